@@ -1,0 +1,59 @@
+"""One small hierarchy of errors, by who can do something about them.
+
+Every message names what failed, on what, and what to do; the command line prints it as it is, without a traceback, and ends with the
+class's exit code. Anything else that escapes is a fault of ours and keeps its traceback.
+"""
+
+import os
+
+
+class AzaionError(Exception):
+    """What every expected failure derives from. `exit_code` is the process's status when it ends a command."""
+
+    exit_code = 1
+
+
+class OperatorError(AzaionError):
+    """The operator asked for what cannot be done: a wrong setting, a missing file, an unknown name."""
+
+    exit_code = os.EX_CONFIG  # 78: the unit's RestartPreventExitStatus, since starting again would not help
+
+
+class ConfigError(OperatorError):
+    """The configuration is missing, unreadable or impossible."""
+
+
+class RootError(OperatorError):
+    """The root directory is not one that the daemon may work in: not mounted, not initialised, not writable, in use."""
+
+
+class OutsideError(AzaionError):
+    """Something outside failed: broker, platform, object store. Waiting or trying again may help."""
+
+
+class StreamMismatchError(OutsideError):
+    """The stream is not the one that the ledger's position belongs to."""
+
+    exit_code = os.EX_CONFIG  # starting again would find the same stream; the operator decides
+
+
+class StorageError(OutsideError):
+    """The disk failed. What is in memory must not be trusted any more: stop, and start again from the ledger."""
+
+    exit_code = os.EX_IOERR
+
+
+class DiskFullError(StorageError):
+    """No space is left, or a quota is reached. Nothing was lost; wait for space."""
+
+
+class DatasetError(OperatorError):
+    """The annotations at hand cannot be trained on. The message lists every problem."""
+
+
+class TrainingError(AzaionError):
+    """A training job ended without a model."""
+
+
+class ReleaseError(OutsideError):
+    """A model could not be published, or what was published does not verify."""

@@ -1,0 +1,165 @@
+"""Logging: one JSON object a line, events with fields, and the catalogue of every event name.
+
+An event name is stable: operators alert on it. `CATALOGUE` lists all of them with their level and what they mean; a test holds the source
+against it. Writing happens on a thread of its own behind a bounded queue, so that a reader that stalls cannot stall the event loop.
+"""
+
+import atexit
+import logging
+import logging.handlers
+import queue
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal, TextIO
+
+import structlog
+
+SERVICE = "azaion-daemon"
+_QUEUE_LINES = 10_000
+
+CATALOGUE: dict[str, tuple[str, str]] = {
+    # The daemon
+    "daemon.starting": ("info", "Configuration is read; recovery begins."),
+    "daemon.ready": ("info", "Recovery is done; the daemon works."),
+    "daemon.stopping": ("info", "A signal asked the daemon to stop; the batch in hand is finished."),
+    "daemon.stopped": ("info", "Everything is written; the process ends."),
+    "daemon.failed": ("error", "The daemon ends because of what `error` says."),
+    "daemon.crashed": ("error", "A fault of ours: please report it with the traceback."),
+    "daemon.stray_error": ("warning", "A library's own task failed; what relies on it notices by itself."),
+    "config.model_key_missing": ("warning", "No AZAION_MODEL_KEY: models are trained, but releases wait."),
+    # The stream
+    "stream.connecting": ("info", "A connection is tried; `attempt` counts since the last success."),
+    "stream.connected": ("info", "Subscribed at `offset`."),
+    "stream.disconnected": (
+        "warning",
+        "The connection ended or could not be made; it is tried again after `retry_in_s`.",
+    ),
+    "stream.mismatch": (
+        "error",
+        "The message at the ledger's position is not the one that was consumed: another or a truncated stream.",
+    ),
+    # Ingest
+    "ingest.recovered": ("info", "Annotations that a crash left between ledger and tree were placed."),
+    "ingest.batch": ("info", "A batch is committed and in the tree."),
+    "ingest.message_quarantined": (
+        "warning",
+        "A message could not be decoded or applied; it is kept in the quarantine.",
+    ),
+    "ingest.rejected_transition": (
+        "warning",
+        "A message asked for what its annotation's state does not allow; see `why`.",
+    ),
+    "ingest.unknown_role": (
+        "warning",
+        "A role that the platform's contract does not name; taken for a non-validating one.",
+    ),
+    "ingest.image_lost": ("error", "The ledger knows an image that no directory holds; the annotation is flagged."),
+    "ingest.paused": ("warning", "No more messages are taken until the cause is gone; see `why`."),
+    "ingest.resumed": ("info", "Messages are taken again."),
+    # Dataset
+    "trigger.due": ("info", "A training job is due, because of `why`."),
+    "dataset.forming": ("info", "A dataset is being formed."),
+    "dataset.formed": ("info", "A dataset is complete under its name."),
+    "dataset.debris_removed": ("info", "A dataset that a crash left unfinished was removed."),
+    # Training
+    "job.state": ("info", "A job changed its state."),
+    "job.failed": ("error", "A job ended without a model; see `why`."),
+    "worker.started": ("info", "A worker process was started for a job."),
+    "worker.adopted": ("info", "A worker that outlived the daemon was found and is awaited."),
+    "worker.epoch": ("info", "A worker finished an epoch."),
+    "worker.phase": ("info", "A worker entered another phase."),
+    "worker.waiting": ("warning", "A job waits for a GPU; see `why`."),
+    "worker.retried": ("warning", "A worker ended for a cause that may pass; the job goes on from its last checkpoint."),
+    "worker.ended": ("info", "A worker process ended."),
+    "model.current": ("info", "A model became the current one."),
+    # Publishing
+    "release.started": ("info", "A model is being encrypted and uploaded."),
+    "release.part_uploaded": ("info", "A part is stored and verified."),
+    "release.verified": ("info", "What consumers download was joined, decrypted and compared."),
+    "release.published": ("info", "A release is complete."),
+    "release.failed": ("error", "A release could not be completed; it waits for the next start."),
+    "release.waiting": ("warning", "A release waits for what `why` says."),
+    "platform.login": ("info", "A login at the platform succeeded."),
+    "platform.retry": ("warning", "A call to the platform failed and is tried again."),
+    "cdn.credentials": ("info", "Credentials of the CDN were obtained."),
+    "hardware.computed": ("info", "The hardware string was computed and is kept from now on."),
+}
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger for a module; `name` is its `__name__`."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+@contextmanager
+def logging_to(stream: TextIO, *, level: str, style: Literal["auto", "json", "pretty"]) -> Iterator[None]:
+    """Send every log line of the process to `stream` until the context ends, then flush.
+
+    `auto` is pretty on a terminal and JSON elsewhere. Lines of libraries come out in the same form, with `logger` set.
+    """
+    pretty = style == "pretty" or (style == "auto" and stream.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info if not pretty else structlog.processors.ExceptionPrettyPrinter(file=stream),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=stream.isatty()) if pretty else structlog.processors.JSONRenderer(default=str)
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _order_fields, renderer],
+    )
+    output = logging.StreamHandler(stream)
+    output.setFormatter(formatter)
+    lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_LINES)
+    listener = logging.handlers.QueueListener(lines, output)
+    root = logging.getLogger()
+    previous = root.handlers[:]
+    root.handlers = [_LineQueue(lines)]
+    set_level(level)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,  # a cached logger would keep its level for ever
+    )
+    listener.start()
+    atexit.register(listener.stop)
+    try:
+        yield
+    finally:
+        atexit.unregister(listener.stop)
+        listener.stop()
+        root.handlers = previous
+        structlog.reset_defaults()
+
+
+def set_level(level: str) -> None:
+    """Log from `level` on. Libraries stay at `warning`: at `debug` rstream would log whole frames, images included."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("azaion_daemon").setLevel(level.upper())
+
+
+class _LineQueue(logging.handlers.QueueHandler):
+    """Hands records to the writing thread as they are: they are formatted there, in the same process."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(queue.Full):  # nobody reads: losing lines is better than stopping the daemon
+            super().enqueue(record)
+
+
+def _order_fields(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    first = {"timestamp": event.pop("timestamp", None), "level": event.pop("level", None), "service": SERVICE}
+    return {**first, "event": event.pop("event", ""), **event}
+
+
+def log_to_stderr_plainly() -> None:
+    """For commands other than `run`: messages for people, on stderr, only what matters."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")

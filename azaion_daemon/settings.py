@@ -1,0 +1,319 @@
+"""The configuration as frozen models: what `config.yaml` may hold, and what each key takes.
+
+Every field says how a changed value takes effect: `live` (at the next reload), `next_job` (when the next training job is formed) or
+`restart`. Unknown keys, wrong types and impossible values are refused with the path of the key. The reference of every setting, with the
+reasons, is `config.template.yaml`.
+"""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from azaion_daemon.errors import ConfigError
+
+
+class Reload(StrEnum):
+    """How a changed value takes effect."""
+
+    LIVE = "live"
+    NEXT_JOB = "next_job"
+    RESTART = "restart"
+
+
+LIVE, NEXT_JOB, RESTART = Reload.LIVE, Reload.NEXT_JOB, Reload.RESTART
+
+_MIB = 1 << 20
+
+
+def _one_component(name: str) -> str:
+    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        raise ValueError("must be one path component, without a slash")
+    return name
+
+
+DirectoryName = Annotated[str, AfterValidator(_one_component)]
+
+
+class Section(BaseModel):
+    """A mapping in config.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class ApiSettings(Section):
+    """The platform's REST API."""
+
+    url: Annotated[HttpUrl, LIVE]
+    email: Annotated[str, Field(min_length=1), LIVE]
+    password: Annotated[SecretStr, Field(min_length=1), LIVE]
+    ca_file: Annotated[Path | None, LIVE] = None
+    timeout_s: Annotated[float, Field(gt=0, le=600), LIVE] = 30.0
+    hardware: Annotated[str | None, RESTART] = None
+    cdn_folder: Annotated[str, LIVE] = ""
+    cdn_file: Annotated[str, Field(min_length=1), LIVE] = "cdn.yaml"
+
+
+class StreamSettings(Section):
+    """The RabbitMQ stream that annotations arrive on."""
+
+    host: Annotated[str, Field(min_length=1), LIVE]
+    port: Annotated[int, Field(ge=1, le=65535), LIVE]
+    user: Annotated[str, Field(min_length=1), LIVE]
+    password: Annotated[SecretStr, Field(min_length=1), LIVE]
+    name: Annotated[str, Field(min_length=1, max_length=255), RESTART]
+    virtual_host: Annotated[str, Field(min_length=1), LIVE] = "/"
+    heartbeat_s: Annotated[int, Field(ge=1, le=600), LIVE] = 10
+    initial_credit: Annotated[int, Field(ge=1, le=100), LIVE] = 2
+    queue_bytes: Annotated[ByteSize, Field(ge=_MIB), LIVE] = ByteSize(32 * _MIB)
+    start_from: Annotated[Literal["beginning", "end"] | Annotated[int, Field(ge=0)] | AwareDatetime, RESTART] = "beginning"
+    verify_timeout_s: Annotated[float, Field(gt=0, le=600), LIVE] = 20.0
+
+
+class DirectorySettings(Section):
+    """Where the annotation tree lies."""
+
+    root: Annotated[Path, RESTART]
+    data: Annotated[DirectoryName, RESTART]
+    data_seed: Annotated[DirectoryName, RESTART]
+    data_deleted: Annotated[DirectoryName, RESTART]
+
+    @field_validator("root")
+    @classmethod
+    def _absolute(cls, root: Path) -> Path:
+        if not root.is_absolute():
+            raise ValueError("must be an absolute path")
+        return root
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        reserved = {"state", "datasets", "models", "quarantine", "classes.json"}
+        names = [self.data, self.data_seed, self.data_deleted]
+        if len(set(names)) != len(names) or reserved & set(names):
+            raise ValueError(f"data, data_seed and data_deleted must differ and not be one of {sorted(reserved)}")
+        return self
+
+
+class IngestSettings(Section):
+    """How messages become files."""
+
+    batch_messages: Annotated[int, Field(ge=1, le=65536), LIVE] = 256
+    batch_bytes: Annotated[ByteSize, Field(ge=_MIB), LIVE] = ByteSize(64 * _MIB)
+    batch_delay_s: Annotated[float, Field(ge=0, le=10), LIVE] = 0.05
+    threads: Annotated[int, Field(ge=1, le=64), RESTART] = 4
+    sync_interval_s: Annotated[float, Field(ge=0.05, le=300), LIVE] = 5.0
+    min_free_disk: Annotated[ByteSize, LIVE] = ByteSize(2048 * _MIB)
+    max_image_bytes: Annotated[ByteSize, Field(ge=1024), LIVE] = ByteSize(64 * _MIB)
+    max_image_pixels: Annotated[int, Field(ge=1), LIVE] = 200_000_000
+    image_extensions: Annotated[tuple[str, ...], Field(min_length=1), LIVE] = (
+        "jpg",
+        "jpeg",
+        "png",
+        "bmp",
+        "webp",
+        "tif",
+        "tiff",
+    )
+
+    @field_validator("image_extensions")
+    @classmethod
+    def _plain_extensions(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
+        for extension in extensions:
+            if not (extension.isascii() and extension.isalnum() and extension.islower()) or extension == "txt":
+                raise ValueError(f"{extension!r}: lower-case letters and digits without a dot, and not txt")
+        return extensions
+
+
+class SplitSettings(Section):
+    """The shares of a dataset's parts, in per cent of its images."""
+
+    train: Annotated[int, Field(ge=1, le=98), NEXT_JOB] = 70
+    valid: Annotated[int, Field(ge=1, le=98), NEXT_JOB] = 20
+    test: Annotated[int, Field(ge=1, le=98), NEXT_JOB] = 10
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.train + self.valid + self.test != 100:  # noqa: PLR2004 - per cent
+            raise ValueError("train, valid and test must add up to 100")
+        return self
+
+
+class DatasetSettings(Section):
+    """How a dataset is formed."""
+
+    split: SplitSettings = SplitSettings()
+    split_by: Annotated[Literal["media", "name"], NEXT_JOB] = "media"
+
+
+class TriggerSettings(Section):
+    """When a training job is due."""
+
+    new_annotations: Annotated[int, Field(ge=1), LIVE] = 1000
+    min_total: Annotated[int, Field(ge=1), LIVE] = 1000
+
+
+class TrainingSettings(Section):
+    """What Ultralytics is asked to do."""
+
+    model: Annotated[str, Field(pattern=r"^.+\.(pt|yaml)$"), NEXT_JOB]
+    epochs: Annotated[int, Field(ge=1, le=100_000), NEXT_JOB]
+    batch_size: Annotated[int, Field(ge=1, le=4096), NEXT_JOB]
+    imgsz: Annotated[int, Field(ge=32, le=8192, multiple_of=32), NEXT_JOB]
+    save_period: Annotated[int, Field(ge=1), NEXT_JOB]
+    workers: Annotated[int, Field(ge=0, le=256), NEXT_JOB]
+    gpus: Annotated[Literal["auto", "none"] | tuple[str, ...], NEXT_JOB] = "auto"
+    seed: Annotated[int, Field(ge=0), NEXT_JOB] = 0
+    deterministic: Annotated[bool, NEXT_JOB] = True
+    nice: Annotated[int, Field(ge=0, le=19), NEXT_JOB] = 10
+    overrides: Annotated[dict[str, Any], NEXT_JOB] = {}
+
+    @field_validator("overrides")
+    @classmethod
+    def _not_ours(cls, overrides: dict[str, Any]) -> dict[str, Any]:
+        ours = {
+            "batch", "data", "device", "epochs", "exist_ok", "imgsz", "mode", "model", "name", "project", "resume",
+            "save", "save_dir", "save_period", "seed", "deterministic", "task", "workers",
+        }  # fmt: skip
+        if clash := sorted(ours & set(overrides)):
+            raise ValueError(f"{', '.join(clash)}: the daemon sets these itself; use the keys of this section")
+        return overrides
+
+
+class ExportSettings(Section):
+    """The ONNX that consumers load."""
+
+    imgsz: Annotated[int, Field(ge=32, le=8192, multiple_of=32), NEXT_JOB]
+    batch: Annotated[int, Field(ge=1, le=1024), NEXT_JOB] = 4
+
+
+class PublishSettings(Section):
+    """Where and under which names a model is published."""
+
+    model_key: Annotated[SecretStr | None, LIVE] = None
+    name: Annotated[DirectoryName, RESTART] = "azaion.onnx"
+    bucket: Annotated[str, Field(min_length=1), LIVE] = "models"
+    folder: Annotated[str, Field(min_length=1), LIVE] = "models"
+    cdn_credentials_file: Annotated[Path | None, LIVE] = None
+    cdn_region: Annotated[str, LIVE] = "us-east-1"
+    cdn_ca_file: Annotated[Path | None, LIVE] = None
+
+    @field_validator("model_key")
+    @classmethod
+    def _empty_is_none(cls, key: SecretStr | None) -> SecretStr | None:
+        return key if key is not None and key.get_secret_value() else None
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], LIVE] = "info"
+    format: Annotated[Literal["auto", "json", "pretty"], RESTART] = "auto"
+
+
+class Settings(Section):
+    """The whole of config.yaml."""
+
+    api: ApiSettings
+    stream: StreamSettings
+    directories: DirectorySettings
+    ingest: IngestSettings = IngestSettings()
+    dataset: DatasetSettings = DatasetSettings()
+    trigger: TriggerSettings = TriggerSettings()
+    training: TrainingSettings
+    export: ExportSettings
+    publish: PublishSettings = PublishSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: It cannot be read, is no YAML, or holds a key or value that is not allowed; all faults are named at once.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path} does not exist. Make it with: azaion-daemon config render") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    return parse_settings(text, source=str(path))
+
+
+def parse_settings(text: str, *, source: str) -> Settings:
+    """Validate the text of a configuration file; `source` is what the error calls it.
+
+    Raises:
+        ConfigError: As in `load_settings`. Values are never part of the message, since they may be secret.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{source}{where} is not valid YAML: {error.problem}") from None  # its context may show a secret
+    except yaml.YAMLError:
+        raise ConfigError(f"{source} is not valid YAML: it holds characters that are not allowed") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source} must be a mapping with the keys {', '.join(Settings.model_fields)}")
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        faults = "\n".join(f"  {line}" for line in _explain(error))
+        raise ConfigError(f"{source} is not a valid configuration:\n{faults}") from None
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        path = ".".join(str(part) for part in fault["loc"])
+        match fault["type"]:
+            case "extra_forbidden":
+                allowed = _allowed_keys(tuple(str(part) for part in fault["loc"][:-1]))
+                yield f"{path}: unknown key; allowed here: {', '.join(allowed)}"
+            case "missing":
+                yield f"{path}: is missing"
+            case _:
+                message = fault["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+                yield (f"{path}: must be {message}" if message != fault["msg"] and "must" not in message else f"{path}: {message}")
+
+
+def _allowed_keys(path: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def reload_marks(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Reload]:
+    """Every setting's dotted path and how a change of it takes effect."""
+    marks: dict[str, Reload] = {}
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            marks |= reload_marks(annotation, f"{prefix}{name}.")
+        else:
+            (mark,) = (item for item in field.metadata if isinstance(item, Reload))
+            marks[prefix + name] = mark
+    return marks
+
+
+def settings_document(settings: Settings) -> dict[str, Any]:
+    """The settings as plain data for showing; secrets are masked."""
+    return settings.model_dump(mode="json")
