@@ -1,0 +1,1 @@
+"""From events to the annotation tree: rules, group commit, placement."""

@@ -1,0 +1,148 @@
+"""Group commit: the ledger decides, the tree follows.
+
+Deriving the tree from messages that are read again is not safe: after a crash in the middle, "move the seed label to validated" may pick up
+a label that a later edit has put there. So a batch is committed in steps, each of which may be the last before a crash:
+
+1. its images are durable in `incoming` (`staging.py`);
+2. one transaction records the new state of every touched annotation, marks it dirty, and moves the stream position: from here on the batch
+   has happened;
+3. the tree is made to match, annotation by annotation, from the row alone;
+4. now and then the filesystem is synced, and the marks of what was placed before the sync began are cleared.
+
+After a crash `recover` places the dirty rows again and removes the staged files that no row names. Nothing is derived twice.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from azaion_daemon.ingest.rules import Change, apply_annotation, apply_deleted, apply_validated
+from azaion_daemon.ingest.staging import StagedMessage
+from azaion_daemon.ingest.tree import Tree
+from azaion_daemon.store.durable import FilesystemSync, storage
+from azaion_daemon.store.layout import Home, Layout
+from azaion_daemon.store.ledger import Ledger
+from azaion_daemon.store.records import Annotation, AuditEntry, Position
+from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Status
+
+_ROWS_A_TASK = 64
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a batch makes of the ledger."""
+
+    position: Position
+    rows: dict[str, Annotation] = field(default_factory=dict)
+    audit: list[AuditEntry] = field(default_factory=list)
+    surprises: list[str] = field(default_factory=list)
+    moved: dict[Home, int] = field(default_factory=lambda: dict.fromkeys(Home, 0))
+    """By how much each home's count changes."""
+    staged: list[str] = field(default_factory=list)
+
+
+class Writer:
+    """Commits batches of one stream; every method blocks. Commits run on one thread, placing on a pool."""
+
+    def __init__(self, stream: str, ledger: Ledger, layout: Layout, pool: Executor, *, clock: Callable[[], float] = time.time) -> None:
+        self._stream = stream
+        self._ledger = ledger
+        self._incoming = layout.incoming
+        self._tree = Tree(layout)
+        self._pool = pool
+        self._clock = clock
+        self._sync = FilesystemSync(layout.root)
+
+    def recover(self) -> tuple[int, list[str]]:
+        """Finish what a crash has left: how many rows were placed, and whose image is nowhere."""
+        dirty = self._ledger.dirty()
+        lost = self.place(dirty)
+        self._ledger.flag_image_lost(lost)
+        if dirty:
+            self.sync()
+            self._ledger.clear_dirty(max(row.dirty for row in dirty if row.dirty is not None))
+        keep = self._ledger.staged_files()
+        with storage("clearing what a crash has left"):
+            for path in self._incoming.iterdir():
+                if path.name not in keep:
+                    path.unlink()
+        return len(dirty), lost
+
+    def commit(self, batch: Sequence[StagedMessage], known_classes: AbstractSet[int]) -> Plan:
+        """Apply a staged batch to the ledger. From here on it has happened."""
+        names = {name for message in batch for name in _names(message)}
+        plan = _plan(batch, self._ledger.annotations(list(names)), known_classes, self._clock())
+        self._ledger.commit_batch(self._stream, plan.position, plan.rows.values(), plan.audit)
+        return plan
+
+    def place(self, rows: Sequence[Annotation]) -> list[str]:
+        """Make the tree match these rows: the names of those whose image is nowhere.
+
+        Raises:
+            StorageError: The disk failed or is full; placing the same rows again goes on.
+        """
+        parts = [rows[start : start + _ROWS_A_TASK] for start in range(0, len(rows), _ROWS_A_TASK)]
+        with storage("placing annotations"):
+            return [name for names in self._pool.map(self._tree.place_all, parts) for name in names]
+
+    def finish(self, plan: Plan) -> None:
+        """After placing: the batch's staged files that no row needed go away."""
+        with storage("clearing staged images"):
+            for name in plan.staged:
+                (self._incoming / name).unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Make the tree durable: what was placed before the call began.
+
+        Raises:
+            StorageError: Something that was written is lost; only starting again from the ledger is safe.
+        """
+        with storage("syncing the tree"):
+            self._sync()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        self._sync.close()
+
+
+def _names(message: StagedMessage) -> Iterator[str]:
+    match message.decoded.event:
+        case AnnotationEvent(name=name):
+            yield name
+        case BulkEvent(names=names):
+            yield from names
+
+
+def _plan(batch: Sequence[StagedMessage], rows: dict[str, Annotation], known_classes: AbstractSet[int], now: float) -> Plan:
+    """Apply a batch's events in order; several changes to one annotation fold into its last state."""
+    last = batch[-1].decoded
+    plan = Plan(Position(last.position, last.digest))
+    before = {name: row.home for name, row in rows.items()}
+    for message in batch:
+        if message.image is not None:
+            plan.staged.append(message.image.file)
+        match message.decoded.event:
+            case AnnotationEvent() as event:
+                change = apply_annotation(rows.get(event.name), event, message.image, known_classes=known_classes, now=now)
+                _record(plan, rows, event.name, event, change)
+            case BulkEvent() as event:
+                apply = apply_validated if event.status is Status.VALIDATED else apply_deleted
+                for name in event.names:
+                    change = apply(rows.get(name), event.position, known_classes=known_classes, now=now)
+                    _record(plan, rows, name, event, change)
+    for name, row in plan.rows.items():
+        if name in before:
+            plan.moved[before[name]] -= 1
+        plan.moved[row.home] += 1
+    return plan
+
+
+def _record(plan: Plan, rows: dict[str, Annotation], name: str, event: AnnotationEvent | BulkEvent, change: Change) -> None:
+    if change.ignored is not None:
+        plan.audit.append(AuditEntry(f"annotation {name}", f"{event.status.name.lower()} ignored", event.email, change.ignored))
+        if change.surprising:
+            plan.surprises.append(name)
+    elif change.row is not None:
+        rows[name] = plan.rows[name] = change.row

@@ -1,0 +1,1 @@
+"""What must survive: paths, atomic files, the ledger, the quarantine."""

@@ -1,0 +1,128 @@
+"""Files that are whole or not there, whatever the moment of a power cut.
+
+A new file becomes durable in three steps, and each is needed: without the fsync of the file its name may survive with no bytes; without
+the rename a reader may see half of it; without the fsync of the directory the name itself may be gone. A failed fsync is never tried
+again: the kernel may have dropped the dirty pages and then report success.
+"""
+
+import ctypes
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from azaion_daemon.errors import DiskFullError, RootError, StorageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def storage_error(error: OSError, doing: str) -> StorageError:
+    """The error for the operator that stands for a failed file operation."""
+    where = f" {error.filename}" if error.filename else ""
+    what = f"{doing}{where}: {error.strerror or error}"
+    if error.errno in _FULL:
+        return DiskFullError(f"{what}. Free some space; nothing is lost and work goes on by itself.")
+    return StorageError(f"{what}. Check the disk and the kernel's log, then start the daemon again.")
+
+
+@contextmanager
+def storage(doing: str) -> Iterator[None]:
+    """Turn any OSError inside into the StorageError that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, doing) from error
+
+
+def fsync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file that may not be whole after a crash: for names that nobody reads before a later sync."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) :]
+
+
+def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Put a whole file in the place of another, durably. The temporary name is hidden and lies in the same directory."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)  # the umask must not decide about secrets
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        fsync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def replace_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """As `replace_durably`, without the syncs: for what is rewritten every second and worthless after a crash."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_new(temporary, content, mode=mode)
+    temporary.replace(path)
+
+
+def write_json(path: Path, document: Any, *, mode: int = 0o644) -> None:
+    """A JSON document, durably replaced."""
+    replace_durably(path, json.dumps(document, indent=1, ensure_ascii=False, default=str).encode() + b"\n", mode=mode)
+
+
+class FilesystemSync:
+    """`syncfs` on a descriptor that is held open, so that write errors since the last call are reported to us."""
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __call__(self) -> None:
+        """Make everything written so far on the filesystem durable.
+
+        Raises:
+            OSError: Some write since the last call failed; what is on disk is unknown.
+        """
+        if _libc.syncfs(self._descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._descriptor)
+
+
+@contextmanager
+def exclusive_lock(path: Path, *, busy: str) -> Iterator[None]:
+    """Hold a flock on `path`, with our pid in it, until the context ends or the process dies.
+
+    Raises:
+        RootError: Another process holds it; the message is `busy` and its pid.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise RootError(f"{busy} (pid {holder})") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

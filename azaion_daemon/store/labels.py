@@ -1,0 +1,61 @@
+"""The text form of a label: one line a detection, `class_id cx cy w h`, space-separated; no detections is an empty text.
+
+Coordinates are shares of the image's width and height, 0..1, centre first. This is the form that Ultralytics reads.
+"""
+
+import math
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One box: class id, centre and size as shares of the image."""
+
+    class_id: int
+    cx: float
+    cy: float
+    w: float
+    h: float
+
+
+def format_label(detections: Iterable[Detection]) -> str:
+    """The text of a label file. Numbers keep every digit that they came with."""
+    return "".join(f"{d.class_id} {d.cx!r} {d.cy!r} {d.w!r} {d.h!r}\n" for d in detections)
+
+
+def parse_label(text: str) -> list[Detection]:
+    """The detections of a label file.
+
+    Raises:
+        ValueError: A line is not five numbers, the first an integer.
+    """
+    detections = []
+    for number, line in enumerate(text.splitlines(), 1):
+        fields = line.split()
+        if not fields:
+            continue
+        try:
+            class_id, cx, cy, w, h = fields
+            detections.append(Detection(int(class_id), float(cx), float(cy), float(w), float(h)))
+        except ValueError:
+            raise ValueError(f"line {number} is not five numbers") from None
+    return detections
+
+
+def label_problem(text: str, known_classes: AbstractSet[int]) -> str | None:
+    """Why a label cannot be trained on, in a few words; None when it can. The first fault is named."""
+    try:
+        detections = parse_label(text)
+    except ValueError as error:
+        return str(error)
+    for number, d in enumerate(detections, 1):
+        box = (d.cx, d.cy, d.w, d.h)
+        if not all(math.isfinite(value) for value in box):
+            return f"detection {number} has a number that is not finite"
+        if not all(0 <= value <= 1 for value in box):
+            return f"detection {number} lies outside 0..1"
+        if d.class_id not in known_classes:
+            return f"detection {number} has the unknown class {d.class_id}"
+    return None

@@ -1,0 +1,326 @@
+"""The ledger: SQLite tables that decide what is true. The tree of files follows it.
+
+One connection writes, in the one process that holds the root's lock. Every method is one short transaction and blocks; the daemon calls
+them on a thread of their own (`LedgerThread`). The schema only ever grows by additions, so that the version before can still read it.
+"""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, cast
+
+from azaion_daemon.errors import DiskFullError, RootError, StorageError
+from azaion_daemon.store.layout import Home
+from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Position, Release, ReleaseState
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE position (
+    stream TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, updated REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE annotations (
+    name TEXT PRIMARY KEY, home TEXT NOT NULL, extension TEXT NOT NULL, label TEXT NOT NULL, pending TEXT, image TEXT, staged TEXT,
+    stale_extensions TEXT NOT NULL, dirty INTEGER, position INTEGER NOT NULL, validated_position INTEGER, seen BLOB NOT NULL,
+    media TEXT NOT NULL, time_ticks INTEGER, created_at REAL, creator_role INTEGER NOT NULL, creator_email TEXT NOT NULL, source INTEGER,
+    width INTEGER, height INTEGER, image_missing INTEGER NOT NULL, image_conflict INTEGER NOT NULL, label_problem TEXT,
+    first_seen REAL NOT NULL, changed REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX annotations_home ON annotations (home);
+CREATE INDEX annotations_dirty ON annotations (dirty) WHERE dirty IS NOT NULL;
+CREATE INDEX annotations_validated_position ON annotations (validated_position) WHERE validated_position IS NOT NULL;
+CREATE TABLE media (name TEXT PRIMARY KEY, side TEXT NOT NULL, assigned REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL, why TEXT, dataset TEXT, position INTEGER, judged INTEGER NOT NULL,
+    created REAL NOT NULL, changed REAL NOT NULL, result TEXT
+) STRICT;
+CREATE TABLE models (
+    sha256 TEXT PRIMARY KEY, job TEXT, dataset_id TEXT, metrics TEXT NOT NULL, path TEXT NOT NULL, current INTEGER NOT NULL,
+    created REAL NOT NULL
+) STRICT;
+CREATE TABLE releases (
+    serial INTEGER PRIMARY KEY, model_sha256 TEXT NOT NULL, state TEXT NOT NULL, why TEXT, created REAL NOT NULL, changed REAL NOT NULL,
+    details TEXT
+) STRICT;
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY, time REAL NOT NULL, subject TEXT NOT NULL, action TEXT NOT NULL, actor TEXT NOT NULL, why TEXT NOT NULL
+) STRICT;
+"""
+
+
+_COLUMNS = [field.name for field in fields(Annotation)]
+_UPSERT = (
+    f"INSERT INTO annotations ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - constants
+    f"ON CONFLICT (name) DO UPDATE SET {', '.join(f'{column}=excluded.{column}' for column in _COLUMNS[1:])}"
+)
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM annotations"  # noqa: S608 - constants
+_VARIABLES = 30_000
+"""SQLite's limit of bound variables is 32,766."""
+
+
+def _annotation(row: tuple[Any, ...]) -> Annotation:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    values["home"] = Home(values["home"])
+    values["image_missing"] = bool(values["image_missing"])
+    values["image_conflict"] = bool(values["image_conflict"])
+    return Annotation(**values)
+
+
+class Ledger:
+    """The database of one root directory."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        """Open an existing ledger and migrate it.
+
+        Raises:
+            RootError: There is none, or it was written by a newer version that this one cannot read.
+            StorageError: SQLite cannot read it.
+        """
+        if not path.exists():
+            raise RootError(f"{path} does not exist. If the ledger was lost, `azaion-daemon init` makes a new one.")
+        self._clock = clock
+        with _sqlite_errors(f"opening {path}"):
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA busy_timeout=10000")
+            self._db.execute("PRAGMA cache_size=-8000")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version != _SCHEMA_VERSION:
+            self._db.close()
+            raise RootError(f"{path} has schema {version}, this version of the daemon reads {_SCHEMA_VERSION}")
+
+    @classmethod
+    def create(cls, path: Path) -> None:
+        """Make an empty ledger where there is none."""
+        with _sqlite_errors(f"creating {path}"):
+            db = sqlite3.connect(path, isolation_level=None)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
+            finally:
+                db.close()
+
+    def close(self) -> None:
+        """Close the database; its write-ahead log is folded in."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
+        with _sqlite_errors(doing):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    # Annotations
+
+    def position(self, stream: str) -> Position | None:
+        """How far a stream has been consumed; None before its first message."""
+        row = self._db.execute("SELECT offset, digest FROM position WHERE stream=?", (stream,)).fetchone()
+        return Position(*row) if row else None
+
+    def annotations(self, names: Sequence[str]) -> dict[str, Annotation]:
+        """The rows of those names that there are."""
+        found: dict[str, Annotation] = {}
+        for start in range(0, len(names), _VARIABLES):
+            part = names[start : start + _VARIABLES]
+            rows = self._db.execute(f"{_SELECT} WHERE name IN ({','.join('?' * len(part))})", part)
+            found.update((row[0], _annotation(row)) for row in rows)
+        return found
+
+    def commit_batch(self, stream: str, position: Position, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+        """Record a batch: new rows and the position. From here on it has happened."""
+        now = self._clock()
+        with self._transaction("recording a batch in the ledger") as db:
+            db.executemany(_UPSERT, (tuple(getattr(row, column) for column in _COLUMNS) for row in changed))
+            _write_audit(db, now, audit)
+            db.execute(
+                "INSERT INTO position VALUES (?, ?, ?, ?) ON CONFLICT (stream) DO UPDATE "
+                "SET offset=excluded.offset, digest=excluded.digest, updated=excluded.updated",
+                (stream, position.offset, position.digest, now),
+            )
+
+    def clear_dirty(self, placed_to: int) -> None:
+        """Record that the tree surely shows every row that was marked at `placed_to` or before."""
+        with self._transaction("clearing marks in the ledger") as db:
+            db.execute("UPDATE annotations SET dirty=NULL, staged=NULL, stale_extensions='' WHERE dirty <= ?", (placed_to,))
+
+    def flag_image_lost(self, names: Iterable[str]) -> None:
+        """Record that these annotations' images are nowhere."""
+        with self._transaction("flagging annotations in the ledger") as db:
+            db.executemany(
+                "UPDATE annotations SET image=NULL, staged=NULL, image_missing=1, changed=? WHERE name=?",
+                ((self._clock(), name) for name in names),
+            )
+
+    def dirty(self) -> list[Annotation]:
+        """The rows that the tree may not show yet."""
+        return [_annotation(row) for row in self._db.execute(f"{_SELECT} WHERE dirty IS NOT NULL ORDER BY dirty")]
+
+    def staged_files(self) -> set[str]:
+        """The files in `incoming` that a row names."""
+        rows = self._db.execute("SELECT staged FROM annotations WHERE dirty IS NOT NULL AND staged IS NOT NULL")
+        return {name for (name,) in rows}
+
+    def counts(self) -> dict[Home, int]:
+        """How many annotations live in each home."""
+        found = dict(self._db.execute("SELECT home, count(*) FROM annotations GROUP BY home"))
+        return {home: found.get(home, 0) for home in Home}
+
+    def flagged(self) -> int:
+        """How many annotations are kept out of datasets by a flag."""
+        query = "SELECT count(*) FROM annotations WHERE image_missing OR image_conflict OR label_problem IS NOT NULL"
+        (count,) = self._db.execute(query).fetchone()
+        return int(count)
+
+    def in_home(self, home: Home) -> list[Annotation]:
+        """All rows of a home, by name."""
+        return [_annotation(row) for row in self._db.execute(f"{_SELECT} WHERE home=? ORDER BY name", (home,))]
+
+    def changed_since(self, position: int | None) -> int:
+        """How many annotations changed what is trained on after a position; None counts all."""
+        query = "SELECT count(*) FROM annotations WHERE validated_position > ?"
+        (count,) = self._db.execute(query, (-1 if position is None else position,)).fetchone()
+        return int(count)
+
+    # Media
+
+    def sides(self) -> dict[str, str]:
+        """The side of the split that each media was given."""
+        return dict(self._db.execute("SELECT name, side FROM media"))
+
+    def add_sides(self, sides: Mapping[str, str]) -> None:
+        """Record the sides of new media. A side never changes."""
+        with self._transaction("recording the split in the ledger") as db:
+            now = self._clock()
+            db.executemany("INSERT INTO media VALUES (?, ?, ?)", [(name, side, now) for name, side in sides.items()])
+
+    # Jobs, models, releases
+
+    def put_job(self, job: Job, *, actor: str = "daemon") -> None:
+        """Record a job's state, with an audit entry."""
+        with self._transaction(f"recording the job {job.id} in the ledger") as db:
+            row = {**asdict(job), "judged": int(job.judged), "result": _json(job.result)}
+            columns = list(row)
+            db.execute(
+                f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({', '.join(f':{column}' for column in columns)}) "  # noqa: S608
+                f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column}=excluded.{column}' for column in columns)}",
+                row,
+            )
+            _write_audit(db, job.changed, [AuditEntry(f"job {job.id}", job.state, actor, job.why or job.reason)])
+
+    def jobs(self) -> list[Job]:
+        """All jobs, oldest first."""
+        rows = self._db.execute(
+            "SELECT id, state, reason, created, changed, why, dataset, position, judged, result FROM jobs ORDER BY created, id"
+        )
+        return [
+            Job(id_, state, reason, created, changed, why, dataset, position, bool(judged), _read_json(result))
+            for id_, state, reason, created, changed, why, dataset, position, judged, result in rows
+        ]
+
+    def judged_position(self) -> int | None:
+        """The stream position of the newest snapshot that a judged job was trained on."""
+        (position,) = self._db.execute("SELECT max(position) FROM jobs WHERE judged").fetchone()
+        return cast("int | None", position)
+
+    def put_current_model(self, model: Model) -> None:
+        """Record a model and make it the current one."""
+        with self._transaction("recording the model in the ledger") as db:
+            db.execute("UPDATE models SET current=0")
+            db.execute(
+                "INSERT INTO models VALUES (?, ?, ?, ?, ?, 1, ?) ON CONFLICT (sha256) DO UPDATE SET current=1, path=excluded.path",
+                (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, model.created),
+            )
+            _write_audit(db, self._clock(), [AuditEntry(f"model {model.sha256}", "current", "daemon", f"job {model.job}")])
+
+    def models(self) -> list[Model]:
+        """All models, oldest first."""
+        rows = self._db.execute("SELECT sha256, job, dataset_id, metrics, path, current, created FROM models ORDER BY created")
+        return [Model(row[0], row[1], row[2], json.loads(row[3]), row[4], bool(row[5]), row[6]) for row in rows]
+
+    def add_release(self, model_sha256: str) -> Release:
+        """Record that a model is to be published, under the next serial. Older releases that still wait are superseded."""
+        with self._transaction("recording the release in the ledger") as db:
+            now = self._clock()
+            (last,) = db.execute("SELECT coalesce(max(serial), 0) FROM releases").fetchone()
+            db.execute("UPDATE releases SET state='superseded', changed=? WHERE state='waiting'", (now,))
+            release = Release(last + 1, model_sha256, "waiting", now, now)
+            db.execute(
+                "INSERT INTO releases (serial, model_sha256, state, created, changed) VALUES (?, ?, ?, ?, ?)",
+                (release.serial, release.model_sha256, release.state, now, now),
+            )
+            _write_audit(db, now, [AuditEntry(f"release {release.serial}", "waiting", "daemon", f"model {model_sha256}")])
+        return release
+
+    def update_release(self, serial: int, state: ReleaseState, *, why: str | None = None, details: dict[str, Any] | None = None) -> None:
+        """Record what became of a release."""
+        with self._transaction("recording the release in the ledger") as db:
+            now = self._clock()
+            db.execute(
+                "UPDATE releases SET state=?, why=?, details=coalesce(?, details), changed=? WHERE serial=?",
+                (state, why, _json(details), now, serial),
+            )
+            _write_audit(db, now, [AuditEntry(f"release {serial}", state, "daemon", why or "")])
+
+    def releases(self) -> list[Release]:
+        """All releases, oldest first."""
+        rows = self._db.execute("SELECT serial, model_sha256, state, created, changed, why, details FROM releases ORDER BY serial")
+        return [
+            Release(serial, model, state, created, changed, why, _read_json(details))
+            for serial, model, state, created, changed, why, details in rows
+        ]
+
+
+class LedgerThread:
+    """Runs the ledger's blocking calls on one thread, in the order in which they are awaited."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self.ledger = ledger
+
+    async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await one of the ledger's methods."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+
+    def close(self) -> None:
+        """Finish the calls under way and close the ledger."""
+        self._executor.shutdown()
+        self.ledger.close()
+
+
+def _write_audit(db: sqlite3.Connection, now: float, entries: Iterable[AuditEntry]) -> None:
+    db.executemany(
+        "INSERT INTO audit (time, subject, action, actor, why) VALUES (?, ?, ?, ?, ?)",
+        ((now, entry.subject, entry.action, entry.actor, entry.why) for entry in entries),
+    )
+
+
+def _json(document: dict[str, Any] | None) -> str | None:
+    return None if document is None else json.dumps(document, ensure_ascii=False, default=str)
+
+
+def _read_json(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else cast("dict[str, Any]", json.loads(text))
+
+
+@contextmanager
+def _sqlite_errors(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise DiskFullError(f"{doing}: {error}. Free some space; nothing is lost and work goes on by itself.") from error
+        raise StorageError(f"{doing}: {error}. Check the disk and the kernel's log, then start the daemon again.") from error

@@ -1,0 +1,49 @@
+"""Messages that could not be decoded or applied, kept whole: `{offset}.amqp` beside `{offset}.json` with the reason.
+
+They are named by their offset, so that quarantining a message again after a crash changes nothing.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from azaion_daemon.store.durable import replace_durably, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedMessage:
+    """What the JSON beside a quarantined message says. `time` is in seconds since the epoch."""
+
+    stream: str
+    offset: int
+    time: float
+    reason: str
+    sha256: str
+    bytes: int
+
+
+class Quarantine:
+    """The quarantine directory of one root."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def put(self, *, stream: str, offset: int, data: bytes, reason: str, now: float) -> None:
+        """Keep a message durably.
+
+        Raises:
+            OSError: It cannot be written. The message must not be skipped then.
+        """
+        entry = QuarantinedMessage(stream, offset, now, reason, hashlib.sha256(data).hexdigest(), len(data))
+        replace_durably(self._directory / f"{offset}.amqp", data)
+        write_json(self._directory / f"{offset}.json", asdict(entry))
+
+    def count(self) -> int:
+        """How many messages lie here."""
+        return sum(1 for _ in self._directory.glob("*.json"))
+
+    def entries(self) -> list[QuarantinedMessage]:
+        """All of them, in the order of the stream."""
+        documents = (json.loads(path.read_text()) for path in self._directory.glob("*.json"))
+        return sorted((QuarantinedMessage(**document) for document in documents), key=lambda entry: entry.offset)

@@ -1,0 +1,111 @@
+"""The ledger's rows as values."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from azaion_daemon.store.layout import Home
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a stream has been consumed: the offset of the last message and its digest."""
+
+    offset: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotation's row: everything that its files in the tree follow from. Times are seconds since the epoch."""
+
+    name: str
+    home: Home
+    extension: str
+    label: str
+    pending: str | None = None
+    """The text of a revision that nobody has validated yet."""
+    image: str | None = None
+    """The SHA-256 of the image, in hexadecimal; None while there is none."""
+    staged: str | None = None
+    """The file in `incoming` that has the image until it is placed."""
+    stale_extensions: str = ""
+    """Extensions under which an older image may still lie in the tree, each followed by a slash."""
+    dirty: int | None = None
+    """The position since which the tree may not show this row; None when it surely does."""
+    position: int = 0
+    validated_position: int | None = None
+    """Where it last changed what is trained on: entered, left or altered the validated set."""
+    seen: bytes = b""
+    """The digests of the Created messages that were applied, 32 bytes each."""
+    media: str = ""
+    time_ticks: int | None = None
+    created_at: float | None = None
+    creator_role: int = 0
+    creator_email: str = ""
+    source: int | None = None
+    width: int | None = None
+    height: int | None = None
+    image_missing: bool = False
+    image_conflict: bool = False
+    label_problem: str | None = None
+    first_seen: float = 0.0
+    changed: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who or what changed a state, when and why."""
+
+    subject: str
+    action: str
+    actor: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A training job as the ledger knows it."""
+
+    id: str
+    state: str
+    reason: str
+    """What made it due."""
+    created: float
+    changed: float
+    why: str | None = None
+    """Why it is in its state, where that needs a word."""
+    dataset: str | None = None
+    position: int | None = None
+    """The stream position of its snapshot."""
+    judged: bool = False
+    """Whether its data counts as trained on: the trigger counts from there."""
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that was judged good enough to be kept."""
+
+    sha256: str
+    job: str | None
+    dataset_id: str | None
+    metrics: dict[str, Any]
+    path: str
+    current: bool
+    created: float
+
+
+ReleaseState = Literal["waiting", "published", "superseded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One publication of a model; serials only grow."""
+
+    serial: int
+    model_sha256: str
+    state: ReleaseState
+    created: float
+    changed: float
+    why: str | None = None
+    details: dict[str, Any] | None = None

@@ -1,0 +1,1 @@
+"""From RabbitMQ's bytes to typed events."""
