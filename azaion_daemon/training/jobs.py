@@ -1,0 +1,324 @@
+"""A training job: its states, what it is asked to do, what it reports, and the directory that all of it lives in.
+
+    job.json          what the run needs, written by the daemon (`JobSpec`)
+    lock              locked (flock) by the worker for as long as it lives
+    identity.json     which process that is, and how often this job was started
+    progress.json     replaced about once a second
+    prepared, trained, exported, evaluated
+                      one marker for each finished phase: a restart begins at the first phase without one
+    run/              the library's own directory; it may remove it
+    checkpoints/      whole pairs of last.pt and best.pt, the newest two
+    model.pt, model.onnx
+                      what came out
+    worker.log        the worker's stdout and stderr, of all its starts
+    result.json       outcome and reason, written last; result.N.json are those of earlier attempts
+
+There is no other channel between daemon and worker, so either may die, and the worker may run on another machine.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Self, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from azaion_daemon.errors import TrainingError
+from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
+
+PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
+
+
+class JobState(StrEnum):
+    """Where a job stands in the ledger."""
+
+    REQUESTED = "requested"
+    FORMING = "forming"
+    QUEUED = "queued"
+    RUNNING = "running"
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    HELD = "held"
+    RELEASING = "releasing"
+    RELEASED = "released"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+_ENDS = frozenset({JobState.FAILED, JobState.CANCELLED})
+_TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
+    {
+        JobState.REQUESTED: _ENDS | {JobState.FORMING},
+        JobState.FORMING: _ENDS | {JobState.QUEUED},
+        JobState.QUEUED: _ENDS | {JobState.RUNNING},
+        # Back to the queue when it is to be tried again.
+        JobState.RUNNING: _ENDS | {JobState.ACCEPTED, JobState.REJECTED, JobState.HELD, JobState.QUEUED},
+        # Between these three an operator may overrule the gate.
+        JobState.ACCEPTED: _ENDS | {JobState.RELEASING, JobState.REJECTED},
+        JobState.REJECTED: _ENDS | {JobState.ACCEPTED},
+        JobState.HELD: _ENDS | {JobState.ACCEPTED, JobState.REJECTED},
+        JobState.RELEASING: _ENDS | {JobState.RELEASED},
+        JobState.RELEASED: frozenset(),
+        JobState.FAILED: frozenset(),
+        JobState.CANCELLED: frozenset(),
+    },
+)
+
+
+def advance(state: JobState, to: JobState) -> JobState:
+    """The next state, if the table allows it.
+
+    Raises:
+        ValueError: It does not: a fault of the caller.
+    """
+    if to not in _TRANSITIONS[state]:
+        raise ValueError(f"a job cannot go from {state} to {to}")
+    return to
+
+
+class Outcome(StrEnum):
+    """What a worker's end means for what to do next."""
+
+    DONE = "done"
+    BAD_JOB = "bad_job"  # the settings or the weights: the same job will fail again
+    BAD_DATA = "bad_data"  # the dataset: it will fail again until the annotations change
+    OUT_OF_MEMORY = "out_of_memory"  # a smaller batch may help
+    DIVERGED = "diverged"  # losses or weights became infinite or NaN
+    INFRASTRUCTURE = "infrastructure"  # the machine, the disk, a kill: try again from the checkpoint
+
+
+class Phase(StrEnum):
+    """What a worker does, in this order."""
+
+    PREPARE = "prepare"
+    TRAIN = "train"
+    EXPORT = "export"
+    EVALUATE = "evaluate"
+
+
+_MARKERS: Mapping[Phase, str] = MappingProxyType(
+    {Phase.PREPARE: "prepared", Phase.TRAIN: "trained", Phase.EXPORT: "exported", Phase.EVALUATE: "evaluated"},
+)
+
+
+class _Document(BaseModel):
+    """A JSON document between daemon and worker: typed strictly, refusing what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """From JSON; raises pydantic's ValidationError."""
+        return cls.model_validate_json(content)
+
+    def render(self) -> bytes:
+        """As JSON for people and programs."""
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+_D = TypeVar("_D", bound=_Document)
+
+
+class JobSpec(_Document):
+    """Everything that a run needs. Paths are absolute; `imgsz` and `export_imgsz` are pixels of a square side."""
+
+    protocol: Annotated[int, Field(ge=PROTOCOL, le=PROTOCOL)] = PROTOCOL
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    dataset_id: str
+    dataset_name: str
+    data_yaml: Path
+    class_names: tuple[str, ...]
+    model: str  # an absolute path of a .pt, or the bare name of an architecture such as yolo26n.yaml
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    imgsz: Annotated[int, Field(ge=32)]
+    save_period: Annotated[int, Field(ge=1)]
+    workers: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Field(ge=0)] = 0
+    deterministic: bool = True
+    overrides: dict[str, JsonValue] = {}
+    export_imgsz: Annotated[int, Field(ge=32)]
+    export_batch: Annotated[int, Field(ge=1)] = 4
+    gpus: tuple[str, ...] = ()  # UUIDs; none means the CPU
+    gpu_locks: Path  # the directory of the GPUs' lock files
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+
+
+class Progress(_Document):
+    """How far a worker is. `epoch` and `batch` count from 1; a loss that is not a number is null."""
+
+    phase: Phase
+    epoch: int = 0
+    epochs: int = 0
+    batch: int = 0
+    batches: int = 0
+    losses: dict[str, float | None] = {}
+    map50: float | None = None
+    map50_95: float | None = None
+    gpu_memory_bytes: int = 0
+    attempt: int = 1
+    started: AwareDatetime
+    phase_started: AwareDatetime
+    updated: AwareDatetime
+
+
+class ClassMetrics(_Document):
+    """One class on the test images; the mAPs are null where it has no instance."""
+
+    name: str
+    images: int
+    instances: int
+    map50: float | None = None
+    map50_95: float | None = None
+
+
+class Metrics(_Document):
+    """What the exported model reaches on the test images."""
+
+    images: int
+    instances: int
+    map50: float
+    map50_95: float
+    classes: tuple[ClassMetrics, ...]
+
+
+class ModelFile(_Document):
+    """A file that came out; `path` is relative to the job's directory."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+class PhaseRecord(_Document):
+    """The content of a marker: a phase's end, its duration and what later ones and the result take from it."""
+
+    finished: AwareDatetime
+    seconds: float
+    details: dict[str, JsonValue] = {}
+
+
+class JobResult(_Document):
+    """How an attempt ended. `reason` is one sentence for the operator; empty when all went well."""
+
+    outcome: Outcome
+    reason: str = ""
+    log_tail: str = ""  # of worker.log, when the worker could not say anything itself
+    pt: ModelFile | None = None
+    onnx: ModelFile | None = None
+    metrics: Metrics | None = None
+    dataset_id: str | None = None
+    settings: dict[str, JsonValue] = {}
+    versions: dict[str, str] = {}
+    seconds: dict[Phase, float] = {}
+    attempts: int = 0
+    finished: AwareDatetime
+
+
+class Identity(_Document):
+    """A process, beyond doubt: a pid alone is used again. `token` stands in the environment of all its children."""
+
+    pid: int
+    start_ticks: int  # field 22 of /proc/PID/stat
+    boot_id: str
+    token: str
+    attempt: int
+
+
+class JobDirectory:
+    """The one place that knows the names in a job's directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lock = path / "lock"
+        self.log = path / "worker.log"
+        self.run = path / "run"
+        self.checkpoints = path / "checkpoints"
+        self.library_home = path / "home"  # where the library keeps its settings and fonts
+        self.pt = path / "model.pt"
+        self.onnx = path / "model.onnx"
+
+    def create(self, spec: JobSpec) -> None:
+        """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
+        with storage("Making a job's directory"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_durably(self.path / "job.json", spec.render())
+            fsync_directory(self.path.parent)
+
+    def read_spec(self) -> JobSpec:
+        """What the run needs.
+
+        Raises:
+            TrainingError: job.json is missing, damaged, or of a protocol that this release does not speak.
+        """
+        file = self.path / "job.json"
+        try:
+            content = file.read_bytes()
+            document = json.loads(content)
+            protocol = document.get("protocol") if isinstance(document, dict) else None
+            if protocol != PROTOCOL:
+                raise TrainingError(
+                    f"{file} has protocol {protocol}, this release speaks {PROTOCOL}. Run it with the release that wrote it."
+                )
+            return JobSpec.parse(content)
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"{file} is not a training job: {_first_line(error)}") from error
+
+    def read_progress(self) -> Progress | None:
+        """How far the worker is, as far as it said."""
+        return self._read("progress.json", Progress)
+
+    def write_progress(self, progress: Progress) -> None:
+        """Replace the progress."""
+        replace_atomically(self.path / "progress.json", progress.render())
+
+    def read_identity(self) -> Identity | None:
+        """Which process was the last to hold the lock."""
+        return self._read("identity.json", Identity)
+
+    def write_identity(self, identity: Identity) -> None:
+        """Say who holds the lock; by the holder only."""
+        replace_durably(self.path / "identity.json", identity.render())
+
+    def marker(self, phase: Phase) -> PhaseRecord | None:
+        """The record of a phase, if it is finished."""
+        return self._read(_MARKERS[phase], PhaseRecord)
+
+    def mark(self, phase: Phase, seconds: float, details: dict[str, JsonValue]) -> None:
+        """Say that a phase is finished; what it made must be durable by now."""
+        record = PhaseRecord(finished=datetime.now(UTC), seconds=round(seconds, 3), details=details)
+        replace_durably(self.path / _MARKERS[phase], record.render())
+
+    def read_result(self) -> JobResult | None:
+        """How the attempt ended, if it has."""
+        return self._read("result.json", JobResult)
+
+    def write_result(self, result: JobResult) -> None:
+        """Say how the attempt ended; nothing is written after it."""
+        replace_durably(self.path / "result.json", result.render())
+
+    def retire_result(self) -> None:
+        """Make room for another attempt: while there is a result, no worker does anything."""
+        earlier = len(list(self.path.glob("result.*.json")))
+        (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
+        fsync_directory(self.path)
+
+    def _read(self, name: str, kind: type[_D]) -> _D | None:
+        try:
+            return kind.parse((self.path / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise TrainingError(
+                f"{self.path / name} cannot be understood: {_first_line(error)}. Was it written by another release?"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        fault = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}"
+    return str(error).splitlines()[0]

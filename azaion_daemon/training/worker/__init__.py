@@ -1,0 +1,1 @@
+"""What runs in the worker process. Only here are torch and ultralytics imported."""

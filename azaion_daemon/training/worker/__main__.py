@@ -1,0 +1,140 @@
+"""The worker: `python -m azaion_daemon.training.worker JOBDIR` trains one job, from top to bottom.
+
+SIGTERM ends it at once, as SIGKILL and a power cut do: the last checkpoint is the state, and the next start goes on from there. Its exit
+status says nothing but that another worker has the job (75); everything else is in result.json.
+"""
+
+import hashlib
+import os
+import platform
+import sys
+import time
+import traceback
+import uuid
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib import import_module, metadata
+from pathlib import Path
+
+from azaion_daemon.errors import RootError
+from azaion_daemon.store.durable import exclusive_lock
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Metrics, ModelFile, Outcome, Phase
+from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
+from azaion_daemon.training.worker import environment
+from azaion_daemon.training.worker.failures import PhaseError, classify
+from azaion_daemon.training.worker.report import ProgressReport, say
+
+_PACKAGES = ("torch", "ultralytics-opencv-headless", "onnx", "onnxruntime")
+
+
+def main(directory: Path) -> int:
+    """Run a job to its result; returns the exit status."""
+    job = JobDirectory(directory)
+    with ExitStack() as leases:
+        try:
+            leases.enter_context(exclusive_lock(job.lock, busy=f"Another worker has {job.path}"))
+        except RootError as error:
+            say(str(error))
+            return EXIT_TAKEN
+        if job.read_result() is not None:
+            return 0
+        attempt = _introduce(job)
+        spec: JobSpec | None = None
+        try:
+            spec = job.read_spec()
+            for gpu in sorted(spec.gpus):
+                _lease_gpu(leases, spec, gpu)
+            environment.prepare(job, spec)
+            _run_phases(job, spec, ProgressReport(job, attempt))
+            result = _success(job, spec, attempt)
+        except Exception as error:  # noqa: BLE001 - the one place where every failure becomes a result
+            traceback.print_exc()
+            result = _failure(job, spec, attempt, error)
+        job.write_result(result)
+        say(f"{result.outcome}: {result.reason}" if result.reason else result.outcome)
+    return 0
+
+
+def _introduce(job: JobDirectory) -> int:
+    """Say who has the job; returns which start of it this is."""
+    earlier = job.read_identity()
+    attempt = 1 if earlier is None else earlier.attempt + 1
+    # Found in the environment of everything that this process starts, also where it was started by hand.
+    os.environ[JOB_VARIABLE] = str(job.path)
+    token = os.environ.setdefault(TOKEN_VARIABLE, uuid.uuid4().hex)
+    job.write_identity(own_identity(token, attempt))
+    say(f"--- start {attempt} of {job.path.name}, {datetime.now(UTC).isoformat(timespec='seconds')}, pid {os.getpid()}")
+    return attempt
+
+
+def _lease_gpu(leases: ExitStack, spec: JobSpec, gpu: str) -> None:
+    try:
+        spec.gpu_locks.mkdir(parents=True, exist_ok=True)
+        leases.enter_context(exclusive_lock(spec.gpu_locks / f"{gpu}.lock", busy=f"GPU {gpu} is leased by another job"))
+    except RootError as error:
+        raise PhaseError(Outcome.INFRASTRUCTURE, str(error)) from error
+
+
+def _run_phases(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> None:
+    for phase in Phase:
+        if job.marker(phase) is not None:
+            continue
+        report.enter(phase)
+        say(f"--- {phase}")
+        started = time.monotonic()
+        # Only now: torch and the library read the environment when they are imported.
+        module = import_module(f"azaion_daemon.training.worker.{phase}")
+        details = module.run(job, spec, report)
+        job.mark(phase, time.monotonic() - started, details)
+
+
+def _success(job: JobDirectory, spec: JobSpec, attempt: int) -> JobResult:
+    evaluated = job.marker(Phase.EVALUATE)
+    assert evaluated is not None
+    return _result(job, spec, attempt).model_copy(
+        update={
+            "pt": _model_file(job, job.pt),
+            "onnx": _model_file(job, job.onnx),
+            "metrics": Metrics.model_validate(evaluated.details, strict=False),
+            "finished": datetime.now(UTC),
+        },
+    )
+
+
+def _failure(job: JobDirectory, spec: JobSpec | None, attempt: int, error: Exception) -> JobResult:
+    outcome, reason = classify(error)
+    return _result(job, spec, attempt).model_copy(update={"outcome": outcome, "reason": reason})
+
+
+def _result(job: JobDirectory, spec: JobSpec | None, attempt: int) -> JobResult:
+    records = {phase: record for phase in Phase if (record := job.marker(phase)) is not None}
+    return JobResult(
+        outcome=Outcome.DONE,
+        dataset_id=None if spec is None else spec.dataset_id,
+        settings={} if spec is None else spec.model_dump(mode="json"),
+        versions=_versions(spec),
+        seconds={phase: record.seconds for phase, record in records.items()},
+        attempts=attempt,
+        finished=datetime.now(UTC),
+    )
+
+
+def _model_file(job: JobDirectory, file: Path) -> ModelFile:
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return ModelFile(path=str(file.relative_to(job.path)), sha256=digest, size_bytes=file.stat().st_size)
+
+
+def _versions(spec: JobSpec | None) -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        versions[package.removesuffix("-opencv-headless")] = metadata.version(package)
+    if spec is not None and spec.gpus and (torch := sys.modules.get("torch")) is not None:
+        from azaion_daemon.training.gpus import NvmlGpus  # noqa: PLC0415 - only where there are GPUs
+
+        versions |= {"cuda": str(torch.version.cuda), "driver": NvmlGpus().discover().driver or "unknown"}
+    return versions
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).absolute()))

@@ -1,0 +1,240 @@
+"""The real worker, in real processes: tiny trainings on generated images."""
+
+import asyncio
+import csv
+import fcntl
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome, Phase, Progress
+from azaion_daemon.training.pool import WorkerPool
+
+CLASSES = ("car", "truck", "boat")
+SIDE = 64
+PARTS = {"train": 8, "valid": 4, "test": 3}
+
+# Everything here trains or at least imports torch: seconds each, more on a busy machine.
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A dataset with one shape an image, in the form that a snapshot has."""
+    dice = random.Random(0)
+    root = tmp_path / "azaion-2026-01-02"
+    for part, count in PARTS.items():
+        for kind in ("images", "labels"):
+            (root / part / kind).mkdir(parents=True)
+        for number in range(count):
+            index = number % len(CLASSES)
+            x, y, side = dice.randint(0, 30), dice.randint(0, 30), dice.randint(20, 30)
+            image = Image.new("RGB", (SIDE, SIDE), (90, 100, 110))
+            draw = ImageDraw.Draw(image)
+            shape = (draw.rectangle, draw.ellipse, draw.chord)[index]
+            shape((x, y, x + side, y + side), fill=(200, 60 * index, 50), **({"start": 0, "end": 200} if index == 2 else {}))
+            image.save(root / part / "images" / f"{part}-{number}.jpg")
+            centre = (x + side / 2) / SIDE, (y + side / 2) / SIDE
+            (root / part / "labels" / f"{part}-{number}.txt").write_text(
+                f"{index} {centre[0]:.6f} {centre[1]:.6f} {side / SIDE:.6f} {side / SIDE:.6f}\n"
+            )
+    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(CLASSES))
+    (root / "data.yaml").write_text(f"path: {root}\ntrain: train/images\nval: valid/images\ntest: test/images\nnames:\n{names}")
+    return root
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, dataset: Path) -> Callable[..., JobDirectory]:
+    def make(**changes: Any) -> JobDirectory:
+        values: dict[str, Any] = {
+            "id": "job-1",
+            "dataset_id": "d1",
+            "dataset_name": dataset.name,
+            "data_yaml": dataset / "data.yaml",
+            "class_names": CLASSES,
+            "model": "yolo26n.yaml",
+            "epochs": 1,
+            "batch_size": 4,
+            "imgsz": SIDE,
+            "save_period": 1,
+            "workers": 0,
+            "overrides": {"close_mosaic": 0},
+            "export_imgsz": SIDE,
+            "export_batch": 2,
+            "gpu_locks": tmp_path / "gpus",
+        }
+        job = JobDirectory(tmp_path / "jobs" / "job-1")
+        job.create(JobSpec(**(values | changes)))
+        return job
+
+    return make
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> WorkerPool:
+    home = tmp_path / "home"
+    home.mkdir()
+    return WorkerPool(progress_s=0.2, environment={**os.environ, "HOME": str(home)})
+
+
+def curves(job: JobDirectory) -> list[int]:
+    with (job.run / "train" / "results.csv").open(newline="") as file:
+        return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+async def test_a_job_becomes_a_model_that_consumers_can_run(
+    tmp_path: Path, pool: WorkerPool, make_job: Callable[..., JobDirectory]
+) -> None:
+    import onnx  # noqa: PLC0415 - heavy, and only this test needs it
+
+    seen: list[Progress] = []
+    job = make_job()
+    result = await pool.run(job, seen.append)
+    assert result.outcome is Outcome.DONE, job.log.read_text()
+    assert (result.reason, result.attempts, result.dataset_id) == ("", 1, "d1")
+    assert set(result.seconds) == set(Phase)
+    assert {"python", "torch", "ultralytics", "onnx", "onnxruntime"} <= set(result.versions)
+    assert result.onnx is not None
+    assert result.metrics is not None
+    assert (result.metrics.images, result.metrics.instances) == (3, 3)
+    assert [(one.name, one.instances) for one in result.metrics.classes] == [(name, 1) for name in CLASSES]
+    phases = [progress.phase for progress in seen]
+    assert phases == sorted(phases, key=list(Phase).index)
+    assert Phase.TRAIN in phases
+    graph = onnx.load(job.path / result.onnx.path).graph
+    shapes = [[one.dim_value for one in value.type.tensor_type.shape.dim] for value in (*graph.input, *graph.output)]
+    anchors = 8 * 8 + 4 * 4 + 2 * 2  # of 64 pixels: fewer than the 300 detections of a larger image
+    assert shapes == [[2, 3, SIDE, SIDE], [2, anchors, 6]]
+    assert list((tmp_path / "home").iterdir()) == []  # nothing is left in the user's home
+    assert list((job.path / "home").glob("Microsoft")) == []  # ONNX Runtime told nobody
+
+
+async def test_a_killed_training_goes_on_from_its_checkpoint(pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
+    job = make_job(epochs=8)
+
+    def kill_in_the_fourth_epoch(progress: Progress) -> None:
+        if progress.epoch >= 4 and (identity := job.read_identity()) is not None:
+            os.kill(identity.pid, signal.SIGKILL)
+
+    killed = await pool.run(job, kill_in_the_fourth_epoch)
+    assert killed.outcome is Outcome.INFRASTRUCTURE
+    assert "SIGKILL in phase train" in killed.reason
+    newest = max((path for path in job.checkpoints.iterdir() if path.name.isdecimal()), key=lambda path: path.name)
+    (newest / "last.pt").write_bytes((newest / "last.pt").read_bytes()[:1000])  # and the disk lost the end of it
+    result = await pool.run(job)
+    assert result.outcome is Outcome.DONE, job.log.read_text()
+    assert result.attempts == 2
+    trained = job.marker(Phase.TRAIN)
+    assert trained is not None
+    assert trained.details == {"epochs": 8, "resumed_after_epoch": int(newest.name)}  # pairs are numbered from 0
+    assert curves(job) == list(range(1, 9))  # no epoch twice, none left out
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["in its export", "after its last epoch"])
+async def test_a_worker_killed_when_all_epochs_are_done_does_not_train_again(
+    pool: WorkerPool, make_job: Callable[..., JobDirectory], *, marked: bool
+) -> None:
+    job = make_job()
+
+    def kill_in_the_export(progress: Progress) -> None:
+        if progress.phase is Phase.EXPORT and (identity := job.read_identity()) is not None:
+            os.kill(identity.pid, signal.SIGKILL)
+
+    killed = await pool.run(job, kill_in_the_export)
+    assert "SIGKILL in phase export" in killed.reason
+    if not marked:
+        (job.path / "trained").unlink()
+    result = await pool.run(job)
+    assert result.outcome is Outcome.DONE, job.log.read_text()
+    assert result.attempts == 2
+    assert job.log.read_text().count("Starting training for 1 epochs") == 1
+    assert curves(job) == [1]
+
+
+def without_labels(dataset: Path) -> None:
+    for file in (dataset / "train" / "labels").iterdir():
+        file.write_text("")
+
+
+def without_images(dataset: Path) -> None:
+    for file in (dataset / "test" / "images").iterdir():
+        file.unlink()
+
+
+def with_other_classes(dataset: Path) -> None:
+    file = dataset / "data.yaml"
+    file.write_text(file.read_text().replace("truck", "train"))
+
+
+def without_yaml(dataset: Path) -> None:
+    (dataset / "data.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (without_labels, "have not one labelled object"),
+        (without_images, "The test images cannot be used: "),
+        (with_other_classes, "does not name the 3 classes of the job"),
+        (without_yaml, "data.yaml cannot be used: "),
+    ],
+)
+async def test_a_dataset_that_cannot_train_is_bad_data(
+    pool: WorkerPool, make_job: Callable[..., JobDirectory], dataset: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    damage(dataset)
+    result = await pool.run(make_job())
+    assert result.outcome is Outcome.BAD_DATA
+    assert sentence in result.reason
+    assert result.attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "sentence"),
+    [
+        ({"model": "/nowhere/azaion.pt"}, Outcome.BAD_JOB, "The weights /nowhere/azaion.pt do not exist"),
+        ({"model": "yolo26n.pt"}, Outcome.BAD_JOB, "nothing is ever downloaded"),
+        ({"model": "yolo11n.yaml"}, Outcome.BAD_JOB, "has no head without NMS"),
+        ({"overrides": {"lr": 0.1}}, Outcome.BAD_JOB, "'lr' is not a valid YOLO argument"),
+        ({"overrides": {"cls": 1e38, "warmup_epochs": 0, "nbs": 4, "optimizer": "SGD"}}, Outcome.DIVERGED, "diverged in epoch 1"),
+    ],
+    ids=["missing weights", "weights to download", "no NMS-free head", "unknown setting", "infinite losses"],
+)
+async def test_a_job_that_cannot_be_done_says_why(
+    pool: WorkerPool, make_job: Callable[..., JobDirectory], changes: dict[str, Any], outcome: Outcome, sentence: str
+) -> None:
+    job = make_job(**changes)
+    result = await pool.run(job)
+    assert (result.outcome, sentence in result.reason) == (outcome, True), result.reason
+    assert "Traceback" in job.log.read_text()
+
+
+async def test_a_job_of_another_protocol_is_refused(pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
+    job = make_job()
+    document = json.loads((job.path / "job.json").read_text())
+    (job.path / "job.json").write_text(json.dumps(document | {"protocol": 99}))
+    result = await pool.run(job)
+    assert result.outcome is Outcome.BAD_JOB
+    assert "protocol 99" in result.reason
+
+
+async def test_a_gpu_that_is_leased_is_not_taken_twice(tmp_path: Path, pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
+    (tmp_path / "gpus").mkdir()
+    with (tmp_path / "gpus" / "GPU-1.lock").open("wb") as lease:
+        fcntl.flock(lease, fcntl.LOCK_EX)
+        result = await pool.run(make_job(gpus=("GPU-1",)))
+    assert result.outcome is Outcome.INFRASTRUCTURE
+    assert "GPU GPU-1 is leased by another job" in result.reason
+
+
+async def test_of_two_real_workers_the_second_leaves_at_once(pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
+    job = make_job()
+    results = await asyncio.gather(pool.run(job), WorkerPool().run(job))
+    assert [(result.outcome, result.attempts) for result in results] == [(Outcome.DONE, 1)] * 2

@@ -1,0 +1,52 @@
+"""What an exception of the worker means."""
+
+import errno
+
+import pytest
+
+from azaion_daemon.errors import DiskFullError, TrainingError
+from azaion_daemon.training.jobs import Outcome
+from azaion_daemon.training.worker.failures import PhaseError, classify
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), Outcome.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), Outcome.OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), Outcome.OUT_OF_MEMORY),
+        (MemoryError(), Outcome.OUT_OF_MEMORY),
+        (RuntimeError("DataLoader worker (pid(s) 12) is killed by signal: Killed."), Outcome.OUT_OF_MEMORY),
+        (RuntimeError("DataLoader worker (pid 12) is killed by signal: Bus error."), Outcome.INFRASTRUCTURE),
+        (RuntimeError("Training failed: NaN persisted for 4 epochs"), Outcome.DIVERGED),
+        (RuntimeError("Checkpoint last.pt is corrupted with NaN/Inf weights"), Outcome.DIVERGED),
+        (RuntimeError("Loss NaN/Inf detected but no valid last.pt is available for recovery"), Outcome.DIVERGED),
+        (RuntimeError("Dataset 'data.yaml' error ❌ missing path"), Outcome.BAD_DATA),
+        (TypeError("ERROR ❌️ a.pt is not a loadable checkpoint — the file is empty"), Outcome.BAD_JOB),
+        (SyntaxError("'lr' is not a valid YOLO argument. Similar arguments are lr0."), Outcome.BAD_JOB),
+        (NotImplementedError("Optimizer 'Best' not found in list of available optimizers"), Outcome.BAD_JOB),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), Outcome.INFRASTRUCTURE),
+        (ModuleNotFoundError("No module named 'onnxslim'"), Outcome.INFRASTRUCTURE),
+        (OSError(errno.ENOSPC, "No space left on device"), Outcome.INFRASTRUCTURE),
+        (DiskFullError("Keeping a checkpoint: No space left on device."), Outcome.INFRASTRUCTURE),
+        (TrainingError("job.json has protocol 2, this release speaks 1."), Outcome.BAD_JOB),
+        (PhaseError(Outcome.BAD_DATA, "The dataset has no part test."), Outcome.BAD_DATA),
+        (ZeroDivisionError("division by zero"), Outcome.INFRASTRUCTURE),
+    ],
+    ids=lambda value: f"{type(value).__name__}: {value}"[:50],
+)
+def test_every_failure_has_its_outcome_and_one_sentence(error: Exception, outcome: Outcome) -> None:
+    found, reason = classify(error)
+    assert found is outcome
+    assert reason
+    assert "\n" not in reason
+
+
+def test_a_long_text_is_shortened_and_loses_its_decoration() -> None:
+    _, reason = classify(ValueError("❌ first\n   second " + "x" * 1000))
+    assert reason.startswith("The worker failed: ValueError: first second xxx")
+    assert len(reason) < 400
