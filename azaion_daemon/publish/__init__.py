@@ -1,0 +1,1 @@
+"""From a model to a release that consumers can load."""

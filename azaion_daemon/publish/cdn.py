@@ -1,0 +1,211 @@
+"""The CDN: an S3-compatible store that one user writes and another reads.
+
+aiobotocore is imported when a client is opened, since it takes some 35 MB that an idle daemon does not need. The checksums of newer
+botocore are sent only where a call demands them: several stores refuse them, and what was uploaded is compared by its own SHA-256.
+"""
+
+import asyncio
+import importlib
+import io
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from azaion_daemon.errors import OutsideError, ReleaseError
+from azaion_daemon.publish.credentials import CdnCredentials
+
+PART_BYTES = 7 << 20  # S3 takes no less than 5 MiB; three of these in flight keep within 64 MB with aiobotocore itself
+PARTS_IN_FLIGHT = 3
+_CHUNK_BYTES = 1 << 20
+_CONNECT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 120  # a store that copies a large object is silent for a while
+_ATTEMPTS = 4
+_ABORT_TIMEOUT_S = 10.0
+
+_FORBIDDEN = 403
+_NOT_FOUND = 404
+_CANNOT_COPY = {_FORBIDDEN, 405, 501}
+
+
+class CdnRefusedError(OutsideError):
+    """The store does not accept the access key, or does not allow it what was asked."""
+
+
+class NoSuchObjectError(ReleaseError):
+    """The bucket, or the object in it, is not there."""
+
+
+class Source(Protocol):
+    """What is uploaded: a binary file, or anything that reads like one. It is read on a thread."""
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer, all of it unless the end is reached; the bytes that it got, 0 at the end."""
+
+
+class CdnClient:
+    """A session at one bucket, for `async with`.
+
+    Every call raises CdnRefusedError for a key without the right, NoSuchObjectError for what is not there, OutsideError when the store
+    is away or fails.
+    """
+
+    def __init__(self, credentials: CdnCredentials, bucket: str, *, region: str, ca_file: Path | None = None) -> None:
+        self._credentials = credentials
+        self._bucket = bucket
+        self._region = region
+        self._ca_file = ca_file
+        self._open = AsyncExitStack()
+        self._uploader: Any = None
+        self._downloader: Any = None
+
+    async def __aenter__(self) -> Self:
+        session = (await asyncio.to_thread(importlib.import_module, "aiobotocore.session")).get_session()
+        keys = self._credentials
+        with self._outside("opening"):
+            try:
+                self._uploader = await self._client(session, keys.uploader_access_key, keys.uploader_access_secret.get_secret_value())
+                self._downloader = await self._client(session, keys.downloader_access_key, keys.downloader_access_secret.get_secret_value())
+            except ValueError as error:
+                raise ReleaseError(
+                    f"{keys.host!r} is not the address of an object store. Correct `host` in the CDN's credentials."
+                ) from error
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        await self._open.aclose()
+
+    async def upload(self, key: str, source: Source) -> None:
+        """Put an object of any size in constant memory, by multipart upload: it appears whole, at the end, or not at all."""
+        with self._outside(f"uploading {key}"):
+            await self._abort_unfinished(key)
+            begun = await self._uploader.create_multipart_upload(Bucket=self._bucket, Key=key)
+            upload = {"Bucket": self._bucket, "Key": key, "UploadId": begun["UploadId"]}
+            try:
+                parts = await self._upload_parts(upload, source)
+                await self._uploader.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+            except BaseException:
+                await self._abort(upload)
+                raise
+
+    async def put(self, key: str, content: bytes) -> None:
+        """Put a small object in one request."""
+        with self._outside(f"uploading {key}"):
+            await self._uploader.put_object(Bucket=self._bucket, Key=key, Body=io.BytesIO(content), ContentLength=len(content))
+
+    async def copy(self, source_key: str, key: str) -> bool:
+        """Copy an object on the server; False where the store, or the uploader's rights, do not allow it."""
+        from botocore.exceptions import ClientError  # noqa: PLC0415 - see the module's docstring
+
+        with self._outside(f"copying {source_key} to {key}"):
+            try:
+                await self._uploader.copy_object(Bucket=self._bucket, Key=key, CopySource={"Bucket": self._bucket, "Key": source_key})
+            except ClientError as error:
+                if _status(error) in _CANNOT_COPY:
+                    return False
+                raise
+        return True
+
+    async def size(self, key: str) -> int:
+        """An object's size in bytes."""
+        with self._outside(f"looking for {key}"):
+            return int((await self._downloader.head_object(Bucket=self._bucket, Key=key))["ContentLength"])
+
+    async def download(self, key: str) -> AsyncGenerator[bytes, None]:
+        """An object's content in chunks of at most 1 MiB."""
+        with self._outside(f"downloading {key}"):
+            answer = await self._downloader.get_object(Bucket=self._bucket, Key=key)
+            async with answer["Body"]:
+                while chunk := await answer["Body"].read(_CHUNK_BYTES):
+                    yield chunk
+
+    async def _client(self, session: Any, key: str, secret: str) -> Any:
+        from aiobotocore.config import AioConfig  # noqa: PLC0415 - see the module's docstring
+
+        config = AioConfig(
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            read_timeout=_READ_TIMEOUT_S,
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            s3={"addressing_style": "path"},
+        )
+        client = session.create_client(
+            "s3",
+            endpoint_url=self._credentials.endpoint,
+            region_name=self._region,
+            aws_access_key_id=key,
+            aws_secret_access_key=secret,
+            verify=str(self._ca_file) if self._ca_file else None,
+            config=config,
+        )
+        return await self._open.enter_async_context(client)
+
+    async def _upload_parts(self, upload: dict[str, str], source: Source) -> list[dict[str, Any]]:
+        """Upload all parts, several at a time, and give the list that completes the upload."""
+        parts: list[dict[str, Any]] = []
+        turn = asyncio.Lock()
+        numbers = iter(range(1, 10_001))
+
+        async def work() -> None:
+            part = io.BytesIO(bytes(PART_BYTES))  # filled and sent over and over: memory stays as it is, and nothing is copied
+            while True:
+                async with turn:
+                    with part.getbuffer() as buffer:
+                        size = await asyncio.to_thread(source.readinto, buffer)
+                    if not size:
+                        return
+                    number = next(numbers)
+                part.truncate(size)
+                part.seek(0)
+                answer = await self._uploader.upload_part(**upload, PartNumber=number, Body=part)
+                parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(PARTS_IN_FLIGHT):
+                    group.create_task(work())
+        except BaseExceptionGroup as failed:
+            raise failed.exceptions[0] from None  # the others follow from it
+        return sorted(parts, key=lambda part: int(part["PartNumber"]))
+
+    async def _abort_unfinished(self, key: str) -> None:
+        """Give back the space of uploads that a killed process left behind, where the uploader may list them."""
+        with suppress(CdnRefusedError, NoSuchObjectError), self._outside("listing uploads"):
+            listing = await self._uploader.list_multipart_uploads(Bucket=self._bucket, Prefix=key)
+            for left in listing.get("Uploads", []):
+                if left["Key"] == key:
+                    await self._abort({"Bucket": self._bucket, "Key": key, "UploadId": left["UploadId"]})
+
+    async def _abort(self, upload: dict[str, str]) -> None:
+        with suppress(OutsideError), self._outside("aborting an upload"):
+            async with asyncio.timeout(_ABORT_TIMEOUT_S):
+                await self._uploader.abort_multipart_upload(**upload)
+
+    @contextmanager
+    def _outside(self, doing: str) -> Iterator[None]:
+        """Turn what aiobotocore raises into errors for the operator."""
+        import aiohttp  # noqa: PLC0415 - see the module's docstring
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        where = f"The object store at {self._credentials.host}, {doing} in bucket {self._bucket}"
+        try:
+            yield
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            match _status(error):
+                case 403:
+                    raise CdnRefusedError(
+                        f"{where}: refused ({code}). Check the access keys in the CDN's credentials and their rights."
+                    ) from error
+                case 404:
+                    raise NoSuchObjectError(f"{where}: not there ({code}). Check publish.bucket and what is in it.") from error
+                case status:
+                    raise OutsideError(f"{where}: HTTP {status} ({code}). Try again later; the store's log says more.") from error
+        except (BotoCoreError, aiohttp.ClientError, OSError) as error:
+            raise OutsideError(f"{where}: {error or type(error).__name__}. Check its address and the network; try again later.") from error
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

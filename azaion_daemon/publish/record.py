@@ -1,0 +1,85 @@
+"""What is known of a release: kept in a JSON file while it is under way, so that a restart goes on with the same bytes."""
+
+import base64
+import json
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from azaion_daemon.store.durable import storage, storage_error, write_json
+
+SmallVerified = Literal["downloaded", "listed"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A complete release. Digests are SHA-256 in hexadecimal, sizes in bytes.
+
+    `small_verified` tells whether `.small` was fetched and compared, or only seen in a listing, where the server hands out no files.
+    """
+
+    serial: int
+    model_sha256: str
+    plaintext_sha256: str
+    ciphertext_sha256: str
+    big_size: int
+    small_size: int
+    small_verified: SmallVerified
+    published_at: datetime
+
+
+@dataclass(frozen=True)
+class ReleaseRecord:
+    """A release whose versioned `.big` is stored. Its bytes follow from the model, the key and `small`.
+
+    `ciphertext_sha256` is None until the versioned parts were read back and found right.
+    """
+
+    serial: int
+    model_sha256: str
+    plaintext_sha256: str
+    big_size: int
+    small: bytes
+    ciphertext_sha256: str | None = None
+    published: Published | None = None
+
+
+class ReleaseRecords:
+    """The records in a directory, one file a serial number. Blocking.
+
+    Raises:
+        StorageError: A file cannot be read or written.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self, serial: int) -> ReleaseRecord | None:
+        """The record of a release, or None."""
+        try:
+            document = json.loads(self._path(serial).read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise storage_error(error, "reading") from error
+        document["small"] = base64.b64decode(document["small"])
+        if (published := document["published"]) is not None:
+            document["published"] = Published(**{**published, "published_at": datetime.fromisoformat(published["published_at"])})
+        return ReleaseRecord(**document)
+
+    def save(self, record: ReleaseRecord) -> None:
+        """Keep a record, durably."""
+        document = asdict(record) | {"small": base64.b64encode(record.small).decode("ascii")}
+        if record.published is not None:
+            document["published"]["published_at"] = record.published.published_at.isoformat()
+        with storage("writing"):
+            write_json(self._path(record.serial), document)
+
+    def forget(self, serial: int) -> None:
+        """Remove a record: the next attempt begins anew."""
+        with storage("removing"):
+            self._path(serial).unlink(missing_ok=True)
+
+    def _path(self, serial: int) -> Path:
+        return self._directory / f"{serial}.json"
