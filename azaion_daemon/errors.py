@@ -57,3 +57,9 @@ class TrainingError(AzaionError):
 
 class ReleaseError(OutsideError):
     """A model could not be published, or what was published does not verify."""
+
+
+def raise_if_disk_failed(error: AzaionError) -> None:
+    """A full disk fails the step that it happened to; a disk that fails must end the daemon."""
+    if isinstance(error, StorageError) and not isinstance(error, DiskFullError):
+        raise error

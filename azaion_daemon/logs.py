@@ -9,6 +9,7 @@ import logging
 import logging.handlers
 import queue
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal, TextIO
@@ -17,6 +18,8 @@ import structlog
 
 SERVICE = "azaion-daemon"
 _QUEUE_LINES = 10_000
+_FLUSH_S = 3.0
+_WAKE_S = 0.1
 
 CATALOGUE: dict[str, tuple[str, str]] = {
     # The daemon
@@ -78,7 +81,6 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "release.part_uploaded": ("info", "A part is stored and verified."),
     "release.verified": ("info", "What consumers download was joined, decrypted and compared."),
     "release.published": ("info", "A release is complete."),
-    "release.failed": ("error", "A release could not be completed; it waits for the next start."),
     "release.waiting": ("warning", "A release waits for what `why` says."),
     "platform.login": ("info", "A login at the platform succeeded."),
     "platform.retry": ("warning", "A call to the platform failed and is tried again."),
@@ -116,7 +118,7 @@ def logging_to(stream: TextIO, *, level: str, style: Literal["auto", "json", "pr
     output = logging.StreamHandler(stream)
     output.setFormatter(formatter)
     lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_LINES)
-    listener = logging.handlers.QueueListener(lines, output)
+    listener = _Writer(lines, output)
     root = logging.getLogger()
     previous = root.handlers[:]
     root.handlers = [_LineQueue(lines)]
@@ -153,6 +155,31 @@ class _LineQueue(logging.handlers.QueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
         with suppress(queue.Full):  # nobody reads: losing lines is better than stopping the daemon
             super().enqueue(record)
+
+
+class _Writer:
+    """The writing thread. Its end waits for the last lines, but not for ever for a reader that has stalled.
+
+    (The standard library's QueueListener cannot be stopped while its queue is full.)
+    """
+
+    def __init__(self, lines: "queue.Queue[logging.LogRecord]", output: logging.Handler) -> None:
+        self._lines = lines
+        self._output = output
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="log-writer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _work(self) -> None:
+        while not (self._ending.is_set() and self._lines.empty()):
+            with suppress(queue.Empty):
+                self._output.handle(self._lines.get(timeout=_WAKE_S))
+
+    def stop(self) -> None:
+        self._ending.set()
+        self._thread.join(_FLUSH_S)
 
 
 def _order_fields(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -22,11 +22,11 @@ CONFIG_MODE = 0o640
 _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SAME_IN_SHELL = re.compile(
-    r"""(?x) \s* (?:export[ \t]+)? [A-Za-z_][A-Za-z0-9_]* =
-    (?: ' [^'\\]* '                              # single quotes: literal in both
-      | " (?: [^"\\$`] | \\["\\] )* "            # double quotes, without what a shell expands
-      | [^\s'"\\$`&|;<>()*?\[\]~{}!\#][^\s'"\\$`&|;<>()*?\[\]{}!]*   # a plain word
-    )? [ \t]* (?: (?<=\s)\#[^\n]* )? \s*"""
+    r"""(?x) [ \t\n]* (?:export[ \t]+)? [A-Za-z_][A-Za-z0-9_]* =
+    (?: (?: ' [^'\\\r]* '                        # single quotes: literal in both
+          | " (?: [^"\\$`\r] | \\["\\] )* "      # double quotes, without what a shell expands
+          | (?!\#) [^\s'"\\$`&|;<>()*?\[\]~{}!\x00-\x1f\x7f]+   # a plain word
+        ) (?: [ \t]+ \#[^\n\r]* )? )? [ \t]* \n*"""
 )
 
 
@@ -42,7 +42,7 @@ def read_environment(env_file: Path | None, process: Mapping[str, str]) -> dict[
 
 def _read_dotenv(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8", newline="") as file:  # a shell takes a carriage return for a part of the value
             bindings = list(parse_stream(file))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist. Copy .env.example to it and fill it in, or name another with --env-file.") from error
@@ -76,6 +76,8 @@ def render(template: str, environment: Mapping[str, str], *, source: str) -> str
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{where} is not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{source} is not valid YAML: {error}") from error
     pieces: list[str] = []
     missing: list[str] = []
     end = 0
@@ -90,6 +92,8 @@ def render(template: str, environment: Mapping[str, str], *, source: str) -> str
         if value is None:
             missing.append(name)
             continue
+        if not _is_text(value):
+            raise ConfigError(f"the value of {name} is not valid UTF-8. Set it again, in a terminal that speaks UTF-8.")
         pieces += [template[end : node.start_mark.index], _scalar(value)]
         end = node.end_mark.index
     if missing:
@@ -108,6 +112,11 @@ def _placeholders(node: yaml.Node | None, source: str) -> Iterator[yaml.ScalarNo
                 yield from _placeholders(item, source)
         case yaml.ScalarNode() if "${" in node.value:
             yield node
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be written to a file: bytes of the environment that are no UTF-8 come as lone surrogates."""
+    return value.isascii() or value == value.encode(errors="ignore").decode()
 
 
 def _scalar(value: str) -> str:

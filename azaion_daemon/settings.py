@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -47,6 +48,13 @@ def _one_component(name: str) -> str:
     return name
 
 
+def _no_number(value: object) -> object:
+    if isinstance(value, int | float):
+        raise ValueError("must be beginning, end, an offset of 0 or more, or a time with a time zone")  # noqa: TRY004 - pydantic's way
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
 DirectoryName = Annotated[str, AfterValidator(_one_component)]
 
 
@@ -81,7 +89,7 @@ class StreamSettings(Section):
     heartbeat_s: Annotated[int, Field(ge=1, le=600), LIVE] = 10
     initial_credit: Annotated[int, Field(ge=1, le=100), LIVE] = 2
     queue_bytes: Annotated[ByteSize, Field(ge=_MIB), LIVE] = ByteSize(32 * _MIB)
-    start_from: Annotated[Literal["beginning", "end"] | Annotated[int, Field(ge=0)] | AwareDatetime, RESTART] = "beginning"
+    start_from: Annotated[Literal["beginning", "end"] | Annotated[int, Field(ge=0)] | Moment, RESTART] = "beginning"
     verify_timeout_s: Annotated[float, Field(gt=0, le=600), LIVE] = 20.0
 
 
@@ -266,8 +274,8 @@ def parse_settings(text: str, *, source: str) -> Settings:
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{where} is not valid YAML: {error.problem}") from None  # its context may show a secret
-    except yaml.YAMLError:
-        raise ConfigError(f"{source} is not valid YAML: it holds characters that are not allowed") from None
+    except (yaml.YAMLError, ValueError):  # a ValueError: a date or a tagged number that is none
+        raise ConfigError(f"{source} is not valid YAML: it holds characters or values that are not allowed") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must be a mapping with the keys {', '.join(Settings.model_fields)}")
     try:

@@ -83,15 +83,15 @@ def form_snapshot(
         DatasetError: It could not be trained on; every problem is named, and nothing is left.
         StorageError: The disk failed or is full; nothing is left.
     """
-    if problems := plan.problems():
-        raise DatasetError("the annotations cannot be trained on:\n" + "\n".join(f"  {problem}" for problem in problems))
+    _refuse_untrainable(plan)
     final = _free_name(layout.datasets, f"azaion-{now:%Y-%m-%d}")
     forming = layout.datasets / (_FORMING + final.name)
     try:
         with storage("forming a dataset"):
             excluded = dict(plan.excluded)
-            entries = _fill(forming, plan, layout, excluded)
-            snapshot = _describe(forming, final, entries, excluded, classes, settings, position, now)
+            kept = DatasetPlan(tuple(_fill(forming, plan, layout, excluded)), excluded, {})
+            _refuse_untrainable(kept)
+            snapshot = _describe(forming, final, kept, classes, settings, position, now)
             sync = FilesystemSync(layout.root)
             try:
                 sync()
@@ -104,6 +104,11 @@ def form_snapshot(
         shutil.rmtree(forming, ignore_errors=True)
         raise
     return snapshot
+
+
+def _refuse_untrainable(plan: DatasetPlan) -> None:
+    if problems := plan.problems():
+        raise DatasetError("the annotations cannot be trained on:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
 def _free_name(datasets: Path, name: str) -> Path:
@@ -149,20 +154,18 @@ def _link(source: Path, target: Path) -> None:
 def _describe(
     forming: Path,
     final: Path,
-    entries: list[Entry],
-    excluded: Mapping[str, str],
+    kept: DatasetPlan,
     classes: Classes,
     settings: DatasetSettings,
     position: int | None,
     now: datetime,
 ) -> Snapshot:
-    kept = DatasetPlan(tuple(entries), excluded, {})
-    manifest = b"".join(_line(_manifest_entry(entry)) for entry in entries)
+    manifest = b"".join(_line(_manifest_entry(entry)) for entry in kept.entries)
     id_ = hashlib.sha256(manifest + classes_digest_input(classes)).hexdigest()
-    reasons = Counter(excluded.values())
+    reasons = Counter(kept.excluded.values())
     snapshot = Snapshot(id_, final, position, kept.images(), kept.objects(), classes.names, reasons)
     write_new(forming / "manifest.jsonl", manifest)
-    write_new(forming / "excluded.jsonl", b"".join(_line({"name": name, "reason": why}) for name, why in sorted(excluded.items())))
+    write_new(forming / "excluded.jsonl", b"".join(_line({"name": name, "reason": why}) for name, why in sorted(kept.excluded.items())))
     write_new(forming / "data.yaml", yaml.safe_dump(_data_yaml(final, classes), sort_keys=False, allow_unicode=True).encode())
     document = {
         "id": id_,

@@ -20,6 +20,7 @@ from azaion_daemon.ingest.staging import StagedMessage, Stager
 from azaion_daemon.ingest.writer import Plan, Writer
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import IngestSettings
+from azaion_daemon.store.durable import remove_temporaries
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.quarantine import Quarantine
@@ -82,6 +83,8 @@ class Pipeline:
 
     async def recover(self) -> None:
         """Finish what a crash has left in the tree, and learn the counts. To be awaited before `run`."""
+        layout = self._layout
+        await asyncio.to_thread(remove_temporaries, layout.state, layout.quarantine, layout.releases, layout.models)
         placed, lost = await self._ledger(self._writer.recover)
         if placed:
             log.info("ingest.recovered", annotations=placed)
@@ -228,7 +231,7 @@ class Pipeline:
             free = disk.f_bavail * disk.f_frsize
             return f"{free} bytes are free, less than the {least_bytes} of ingest.min_free_disk" if free < least_bytes else None
 
-        while why := full():
+        while why := await asyncio.to_thread(full):
             self._pause(why)
             await asyncio.sleep(_SPACE_POLL_S)
         self._go_on()

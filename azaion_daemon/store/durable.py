@@ -18,6 +18,7 @@ from typing import Any
 from azaion_daemon.errors import DiskFullError, RootError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_TEMPORARY = ".tmp"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -59,7 +60,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Put a whole file in the place of another, durably. The temporary name is hidden and lies in the same directory."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
@@ -76,9 +77,20 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 def replace_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """As `replace_durably`, without the syncs: for what is rewritten every second and worthless after a crash."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     write_new(temporary, content, mode=mode)
     temporary.replace(path)
+
+
+def remove_temporaries(*directories: Path) -> None:
+    """Remove what a killed process has left in these directories: files that were to replace others. By the only writer there."""
+    for directory in directories:
+        for path in directory.glob(f".*{_TEMPORARY}"):
+            path.unlink()
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
 
 
 def write_json(path: Path, document: Any, *, mode: int = 0o644) -> None:

@@ -70,6 +70,16 @@ class Layout:
         return self.root / "models"
 
     @property
+    def onnx(self) -> Path:
+        """The current model as consumers run it."""
+        return self.models / "azaion.onnx"
+
+    @property
+    def pt(self) -> Path:
+        """The current model as it can be trained on."""
+        return self.models / "azaion.pt"
+
+    @property
     def quarantine(self) -> Path:
         """Messages that could not be applied."""
         return self.root / "quarantine"

@@ -36,6 +36,7 @@ CREATE TABLE annotations (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX annotations_home ON annotations (home);
 CREATE INDEX annotations_dirty ON annotations (dirty) WHERE dirty IS NOT NULL;
+CREATE INDEX annotations_flagged ON annotations (name) WHERE image_missing OR image_conflict OR label_problem IS NOT NULL;
 CREATE INDEX annotations_validated_position ON annotations (validated_position) WHERE validated_position IS NOT NULL;
 CREATE TABLE media (name TEXT PRIMARY KEY, side TEXT NOT NULL, assigned REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE jobs (
@@ -160,9 +161,11 @@ class Ledger:
     def flag_image_lost(self, names: Iterable[str]) -> None:
         """Record that these annotations' images are nowhere."""
         with self._transaction("flagging annotations in the ledger") as db:
+            (position,) = db.execute("SELECT coalesce(max(offset), 0) FROM position").fetchone()
             db.executemany(
-                "UPDATE annotations SET image=NULL, staged=NULL, image_missing=1, changed=? WHERE name=?",
-                ((self._clock(), name) for name in names),
+                "UPDATE annotations SET image=NULL, staged=NULL, image_missing=1, changed=:now, "
+                "validated_position=CASE home WHEN 'validated' THEN :position ELSE validated_position END WHERE name=:name",
+                ({"now": self._clock(), "position": position, "name": name} for name in names),
             )
 
     def dirty(self) -> list[Annotation]:

@@ -108,5 +108,5 @@ def _create_ledger(path: Path) -> None:
 def _refuse_unknown_annotations(layout: Layout) -> None:
     for home in Home:
         for directory in (layout.images(home), layout.labels(home)):
-            if next(os.scandir(directory), None) is not None:
+            if any(directory.iterdir()):
                 raise RootError(f"{directory} holds files already, and there is no ledger that knows them. Start with an empty root.")

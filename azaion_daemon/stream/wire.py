@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
-from rstream.amqp import amqp_decoder
 
 from azaion_daemon.store.labels import Detection, format_label
+from azaion_daemon.stream.amqp import AmqpError, parse_message
 from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, Event, RawMessage, Role, Status
 
 MAX_NAME_BYTES = 200
@@ -44,17 +44,15 @@ def decode(message: RawMessage, *, extensions: frozenset[str], max_image_bytes: 
     `extensions` are those that an image may have; `max_image_bytes` is the largest image taken.
     """
     try:
-        amqp = amqp_decoder(message.data)
-        payload = amqp.body
-    except Exception as error:  # noqa: BLE001 - the decoder fails in any way on hostile bytes
-        digest = hashlib.sha256(message.data).digest()
-        return Decoded(message.offset, digest, None, f"not an AMQP 1.0 message: {_short(error)}")
-    if not isinstance(payload, bytes | bytearray | memoryview):
-        digest = hashlib.sha256(message.data).digest()
-        return Decoded(message.offset, digest, None, "the AMQP message has no data section")
+        amqp = parse_message(message.data)
+    except AmqpError as error:
+        return Decoded(message.offset, hashlib.sha256(message.data).digest(), None, f"not an AMQP 1.0 message: {error}")
+    payload = amqp.data
+    if payload is None:
+        return Decoded(message.offset, hashlib.sha256(message.data).digest(), None, "the AMQP message has no data section")
     digest = hashlib.sha256(payload).digest()
     try:
-        properties = _text_keys(amqp.application_properties)
+        properties = amqp.properties
         status = _status(properties)
         fields = _fields(payload)
         if status in {Status.VALIDATED, Status.DELETED}:
@@ -101,12 +99,6 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
 
 
-def _text_keys(properties: object) -> dict[str, object]:
-    if not isinstance(properties, Mapping):
-        return {}
-    return {_text(key): value for key, value in properties.items()}
-
-
 def _text(value: object) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -124,7 +116,7 @@ def _status(properties: Mapping[str, object]) -> Status:
         raise _RejectedError(f"the AnnotationStatus {_text(value)[:40]!r} is unknown") from None
 
 
-def _fields(payload: bytes | bytearray | memoryview) -> Callable[[int], Any]:
+def _fields(payload: bytes | memoryview) -> Callable[[int], Any]:
     """Access to the payload's fields by position; None for those that are missing."""
     try:
         data = msgpack.unpackb(payload, strict_map_key=False, timestamp=0, raw=False)
@@ -153,11 +145,14 @@ def _bulk(
         more = f"; and {len(problems) - _NAMED_IN_REASON} more" if len(problems) > _NAMED_IN_REASON else ""
         rejection = f"{len(problems)} of {len(names)} names cannot be used, the others were applied: {named}{more}"
     email = _text(properties.get("Email", ""))[:MAX_NAME_BYTES]
-    return (BulkEvent(position, digest, status, valid, email) if valid else None), rejection
+    return (BulkEvent(position, digest, status, valid, email) if valid or not problems else None), rejection
 
 
 def _shown(value: object) -> str:
-    return repr(value if len(str(value)) <= 60 else f"{str(value)[:60]}…")  # noqa: PLR2004
+    """A value of a hostile message, short; what is no text may be nested without end."""
+    if not isinstance(value, str):
+        return f"({_kind(value)})"
+    return repr(value if len(value) <= 60 else f"{value[:60]}…")  # noqa: PLR2004
 
 
 def _annotation(

@@ -1,0 +1,153 @@
+"""The commands: parse, call, print, exit code. No logic.
+
+Standard output is data, standard error is for people. Modules are imported where they are needed, so that every command starts fast.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from azaion_daemon import __version__
+from azaion_daemon.errors import AzaionError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Commands(click.Group):
+    """Turns our errors into a sentence and their exit code; what else escapes keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AzaionError as error:
+            click.echo(f"azaion-daemon: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+def config_option(command: F) -> F:
+    """The option that names the configuration file."""
+    return click.option(
+        "--config",
+        "config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("config.yaml"),
+        show_default=True,
+        help="The configuration file.",
+    )(command)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="azaion-daemon")
+def main() -> None:
+    """Turns a stream of human annotations into better detection models, unattended."""
+
+
+@main.command()
+@config_option
+def init(config: Path) -> None:
+    """Make the root directory: annotation directories, identity, ledger."""
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+    from azaion_daemon.store.root import init_root
+
+    layout = Layout.of(load_settings(config).directories)
+    root = init_root(layout)
+    click.echo(f"{layout.root} is ready (id {root.id}).", err=True)
+    if not layout.classes.exists():
+        click.echo(f"Put the platform's class list into {layout.classes} before the daemon is run.", err=True)
+
+
+@main.command()
+@config_option
+def run(config: Path) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C."""
+    from azaion_daemon.daemon import run as run_daemon
+
+    sys.exit(run_daemon(config))
+
+
+@main.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="The whole status as one JSON document.")
+def status(config: Path, *, as_json: bool) -> None:
+    """Say what the daemon does."""
+    from azaion_daemon.ops.status import read_status, render_status
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+
+    document = read_status(Layout.of(load_settings(config).directories))
+    click.echo(json.dumps(document, indent=1) if as_json else render_status(document))
+
+
+@main.group(cls=_Commands)
+def config() -> None:
+    """Make, check and show the configuration."""
+
+
+@config.command()
+@click.option("--env-file", type=click.Path(path_type=Path), default=None, help="Default: .env, if there is one.")
+@click.option("--template", type=click.Path(path_type=Path), default=Path("config.template.yaml"), show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), default=Path("config.yaml"), show_default=True)
+def render(env_file: Path | None, template: Path, output: Path) -> None:
+    """Put the environment's values into the template. The environment of the process goes before the .env file."""
+    from azaion_daemon.rendering import render_file
+
+    if env_file is None and Path(".env").exists():
+        env_file = Path(".env")
+    render_file(env_file=env_file, template=template, output=output)
+    click.echo(f"{output} is written.", err=True)
+
+
+@config.command()
+@config_option
+def check(config: Path) -> None:
+    """Say whether the configuration can be used, and if not, why."""
+    from azaion_daemon.settings import load_settings
+
+    settings = load_settings(config)
+    click.echo(f"{config} is valid.", err=True)
+    if settings.publish.model_key is None:
+        click.echo("publish.model_key is not set (AZAION_MODEL_KEY): models will be trained, but releases wait.", err=True)
+
+
+@config.command()
+@config_option
+def show(config: Path) -> None:
+    """Print the configuration with all defaults, as JSON; secrets are masked."""
+    from azaion_daemon.settings import load_settings, settings_document
+
+    click.echo(json.dumps(settings_document(load_settings(config)), indent=1))
+
+
+@main.group(cls=_Commands)
+def sandbox() -> None:
+    """The whole outside world on this machine, to try the daemon against."""
+
+
+@sandbox.command()
+@click.option("--directory", type=click.Path(path_type=Path), default=None, help="Keep its data there. Default: a temporary directory.")
+def up(directory: Path | None) -> None:
+    """Bring it up until Ctrl-C, and print the .env to use with it."""
+    import tempfile
+
+    from azaion_daemon.sandbox.up import run_until_interrupted
+
+    with tempfile.TemporaryDirectory(prefix="azaion-sandbox-") as temporary:
+        run_until_interrupted(directory or Path(temporary), sys.stdout)
+
+
+@main.command()
+@click.option("--keep", type=click.Path(path_type=Path), default=None, help="Keep everything that the demo makes in this directory.")
+def demo(keep: Path | None) -> None:
+    """Run the whole loop on this machine: annotate, ingest, train, publish, consume."""
+    from azaion_daemon.sandbox.demo import run_demo
+
+    sys.exit(run_demo(keep))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""The composition root: builds the parts, runs them in one TaskGroup, and takes them down in order.
+
+Crash-only: starting after a kill is the normal start. A stop takes no more messages, finishes the batch in hand and leaves a worker
+running, which the next start adopts.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from azaion_daemon import __version__
+from azaion_daemon.conductor import Conductor
+from azaion_daemon.dataset.classes import Classes, load_classes
+from azaion_daemon.errors import AzaionError
+from azaion_daemon.ingest.inbox import Inbox
+from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.logs import get_logger, logging_to
+from azaion_daemon.ops.status import disk, write_status
+from azaion_daemon.outbox import Outbox
+from azaion_daemon.publish.credentials import credentials_source
+from azaion_daemon.publish.platform import PlatformClient
+from azaion_daemon.publish.release import Publisher
+from azaion_daemon.settings import Settings, load_settings
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import Ledger, LedgerThread
+from azaion_daemon.store.records import Model, Position
+from azaion_daemon.store.root import Root, lock_root, open_root
+from azaion_daemon.stream.consumer import StreamConsumer
+from azaion_daemon.training.gpus import NvmlGpus
+from azaion_daemon.training.pool import WorkerPool
+
+log = get_logger(__name__)
+
+_STATUS_PERIOD_S = 1.0
+
+
+def run(config: Path) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status.
+
+    Raises:
+        ConfigError: The configuration cannot be used; before that there is no log to say it in.
+    """
+    settings = load_settings(config)
+    with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format):
+        log.info("daemon.starting", version=__version__, pid=os.getpid(), config=str(config), root=str(settings.directories.root))
+        exit_code = 0
+        try:
+            _prepare_and_serve(settings, config)
+            log.info("daemon.stopped")
+        except* AzaionError as group:
+            error = _first(group)
+            log.error("daemon.failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - expected: no traceback
+            exit_code = error.exit_code
+        except* Exception:
+            log.exception("daemon.crashed")
+            exit_code = 1
+    return exit_code
+
+
+def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, AzaionError)
+    return error
+
+
+def _prepare_and_serve(settings: Settings, config: Path) -> None:
+    layout = Layout.of(settings.directories)
+    root = open_root(layout)
+    classes = load_classes(layout.classes)
+    with lock_root(layout):
+
+        async def serve() -> None:
+            await Daemon(settings, config, layout, root, classes).serve()
+
+        asyncio.run(serve())
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, settings: Settings, config: Path, layout: Layout, root: Root, classes: Classes) -> None:
+        self._settings = settings
+        self._config = config
+        self._layout = layout
+        self._ledger = LedgerThread(Ledger(layout.ledger))
+        inbox = Inbox(settings.stream.queue_bytes)
+        self._pipeline = Pipeline(settings.stream.name, settings.ingest, layout, self._ledger, inbox, known_classes=classes.known)
+        self._consumer = StreamConsumer(settings.stream, self._position, inbox.put)
+        self._platform = PlatformClient(settings.api, layout.hardware)
+        publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
+        self._outbox = Outbox(settings.publish, self._ledger, publisher)
+        self._conductor = Conductor(
+            settings,
+            layout,
+            root,
+            classes,
+            self._ledger,
+            self._pipeline,
+            workers=WorkerPool(),
+            gpus=NvmlGpus(),
+            order_release=self._outbox.order,
+        )
+        self._inbox = inbox
+        self._started = time.time()
+        self._state = "starting"
+        self._stop = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Work until a signal asks to stop."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_report_stray)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        try:
+            async with self._platform:
+                await self._pipeline.recover()
+                await self._conductor.recover()
+                await self._work()
+        finally:
+            self._pipeline.close()
+            self._state = "stopped"
+            await self._write_status()
+            await asyncio.to_thread(self._ledger.close)
+
+    async def _work(self) -> None:
+        if self._settings.publish.model_key is None:
+            log.warning("config.model_key_missing")
+        async with asyncio.TaskGroup() as tasks:
+            consuming = tasks.create_task(self._consumer.run(), name="consume")
+            writing = tasks.create_task(self._pipeline.run(), name="write")
+            conducting = tasks.create_task(self._conductor.run(), name="conduct")
+            publishing = tasks.create_task(self._outbox.run(), name="publish")
+            reporting = tasks.create_task(self._keep_reporting(), name="report")
+            self._state = "running"
+            log.info("daemon.ready", seconds=round(time.time() - self._started, 3))
+            await self._stop.wait()
+            self._state = "stopping"
+            log.info("daemon.stopping")
+            consuming.cancel()
+            conducting.cancel()
+            publishing.cancel()
+            self._pipeline.stop()
+            await writing
+            reporting.cancel()
+
+    async def _position(self) -> Position | None:
+        return await self._ledger(self._ledger.ledger.position, self._settings.stream.name)
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            await self._write_status()
+            await asyncio.sleep(_STATUS_PERIOD_S)
+
+    async def _write_status(self) -> None:
+        document = await self._status()
+        await asyncio.to_thread(write_status, self._layout, document)
+
+    async def _status(self) -> dict[str, Any]:
+        ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor
+        job, progress = conductor.job, conductor.progress
+        age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
+        ledger = self._ledger.ledger
+        models = await self._ledger(ledger.models)
+        releases = await self._ledger(ledger.releases)
+        jobs = await self._ledger(ledger.jobs)
+        return {
+            "version": __version__,
+            "state": self._state,
+            "pid": os.getpid(),
+            "uptime_s": round(time.time() - self._started, 1),
+            "config": {"path": str(self._config), "loaded_at": self._started},
+            "stream": {
+                "connected": stream.connected,
+                "why": stream.why,
+                "position": ingest.position,
+                "last_message_age_s": age,
+                "reconnects": stream.reconnects,
+                "waiting_messages": len(self._inbox),
+                "waiting_bytes": self._inbox.bytes,
+                "paused": ingest.paused,
+            },
+            "annotations": {
+                **{home.value: count for home, count in ingest.counts.items()},
+                "quarantined": ingest.quarantined,
+                "flagged": await self._ledger(ledger.flagged),
+            },
+            "training": {
+                "why": conductor.decision.why,
+                "job": None if job is None else job.id,
+                "progress": None if progress is None else progress.model_dump(mode="json"),
+                "jobs": [{"id": one.id, "state": one.state, "why": one.why, "dataset": one.dataset} for one in jobs[-10:]],
+            },
+            "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
+            "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],
+            "disk": disk(self._layout.root),
+        }
+
+
+def _model(model: Model) -> dict[str, Any]:
+    return {
+        "sha256": model.sha256,
+        "job": model.job,
+        "map50": model.metrics.get("map50"),
+        "map50_95": model.metrics.get("map50_95"),
+        "created": model.created,
+    }
+
+
+def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a library's own task or callback let fall: the parts that rely on it notice by themselves."""
+    log.warning("daemon.stray_error", what=context["message"], error=repr(context.get("exception")))

@@ -1,0 +1,58 @@
+"""`state/status.json`: what the daemon knows of itself, replaced every second for commands to read."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from azaion_daemon.store.durable import replace_atomically
+from azaion_daemon.store.layout import Layout
+
+
+def write_status(layout: Layout, document: dict[str, Any]) -> None:
+    """Replace the status."""
+    replace_atomically(layout.status, json.dumps(document, ensure_ascii=False, default=str).encode())
+
+
+def read_status(layout: Layout) -> dict[str, Any] | None:
+    """The daemon's last words, with `state` set to `stopped` when it cannot have been its last: its process is gone. None without any."""
+    try:
+        document: dict[str, Any] = json.loads(layout.status.read_bytes())
+    except FileNotFoundError:
+        return None
+    if document["state"] != "stopped" and not _alive(document["pid"]):
+        document["state"] = "stopped"
+    return document
+
+
+def disk(root: Path) -> dict[str, int]:
+    """Size and free space of the root's filesystem, in bytes."""
+    numbers = os.statvfs(root)
+    return {"total_bytes": numbers.f_blocks * numbers.f_frsize, "free_bytes": numbers.f_bavail * numbers.f_frsize}
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def render_status(document: dict[str, Any] | None) -> str:
+    """The status for people."""
+    if document is None:
+        return "The daemon has never run on this root."
+    stream, annotations, training = document["stream"], document["annotations"], document["training"]
+    current = document["models"]["current"]
+    connection = "connected" if stream["connected"] else f"not connected: {stream['why'] or 'trying'}"
+    lines = [
+        f"daemon       {document['state']}, version {document['version']}, pid {document['pid']}, up {document['uptime_s']:.0f} s",
+        f"stream       {connection}; position {stream['position']}, {stream['reconnects']} reconnects",
+        "annotations  " + ", ".join(f"{count} {kind}" for kind, count in annotations.items()),
+        f"training     {training['why']}",
+    ]
+    if stream["paused"]:
+        lines.append(f"paused       {stream['paused']}")
+    if training["progress"]:
+        progress = training["progress"]
+        lines.append(f"job          {training['job']}: {progress['phase']}, epoch {progress['epoch']} of {progress['epochs']}")
+    lines.append(f"model        {current['sha256'][:12]}, mAP50 {current['map50']:.3f}" if current else "model        none yet")
+    lines += [f"release {one['serial']:<4} {one['state']}{': ' + one['why'] if one['why'] else ''}" for one in document["releases"]]
+    return "\n".join(lines)

@@ -1,0 +1,219 @@
+"""The real daemon process against a real broker: what it does with messages, signals and a world that is not as it should be."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from azaion_daemon.sandbox.annotations import Message
+from azaion_daemon.sandbox.broker import Broker
+from azaion_daemon.sandbox.operator import RunningDaemon
+from azaion_daemon.sandbox.scenario import Scenario, scenario
+from tests.harness import Site, expected_tree, ingested
+
+
+@pytest.fixture
+def site(tmp_path: Path, broker: Broker, stream: str) -> Site:
+    made = Site(tmp_path, broker, stream)
+    made.prepare()
+    return made
+
+
+def wait_until_ingested(daemon: RunningDaemon, shift: Scenario) -> None:
+    def reached(status: dict[str, Any]) -> bool:
+        return bool(ingested(shift).items() <= status["annotations"].items())
+
+    daemon.wait_for_status(reached, "everything is ingested")
+
+
+def wait_until_consumed(daemon: RunningDaemon, messages: int) -> None:
+    daemon.wait_for_status(lambda status: (status["stream"]["position"] or 0) >= messages - 1, "everything is consumed")
+
+
+def test_what_annotators_meant_is_in_the_tree_whatever_is_sent_twice(site: Site) -> None:
+    shift = scenario(80, seed=1)
+    with site.daemon() as daemon:
+        site.publish(shift.messages, duplicates=0.3)
+        wait_until_ingested(daemon, shift)
+    assert site.tree() == expected_tree(shift)
+    assert site.left_over() == []
+
+
+def test_stopped_in_the_middle_and_started_again_it_goes_on_as_if_nothing_had_happened(site: Site) -> None:
+    shift = scenario(200, seed=2)
+    site.overrides["ingest"]["batch_messages"] = 7
+    site.configure()
+    with site.daemon() as daemon:
+        site.publish(shift.messages[: len(shift.messages) // 2])
+        daemon.wait_for_event("ingest.batch")
+        assert daemon.stop() < 30
+        assert daemon.events()[-1]["event"] == "daemon.stopped"
+    with site.daemon() as daemon:
+        site.publish(shift.messages[len(shift.messages) // 2 :])
+        wait_until_consumed(daemon, len(shift.messages))
+    assert site.tree() == expected_tree(shift)
+    assert site.left_over() == []
+
+
+def test_killed_in_the_middle_and_started_again_it_goes_on_as_if_nothing_had_happened(site: Site) -> None:
+    shift = scenario(200, seed=3)
+    site.overrides["ingest"]["batch_messages"] = 7
+    site.configure()
+    site.publish(shift.messages)
+    for round_ in range(4):
+        with site.daemon() as daemon:
+            daemon.wait_for_event("ingest.batch")
+            time.sleep(0.01 * round_)
+            daemon.kill()
+            daemon.process.returncode = 0  # as intended
+    with site.daemon() as daemon:
+        wait_until_consumed(daemon, len(shift.messages))
+    assert site.tree() == expected_tree(shift)
+    assert site.left_over() == []
+
+
+def test_every_line_of_its_log_is_one_json_object(site: Site) -> None:
+    with site.daemon() as daemon:
+        daemon.wait_for_event("stream.connected")
+    lines = site.operator.log.read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert all({"timestamp", "level", "service", "event"} <= event.keys() for event in events)
+    assert (events[0]["event"], events[-1]["event"]) == ("daemon.starting", "daemon.stopped")
+
+
+def test_idle_it_is_small_and_has_no_torch_in_it(site: Site) -> None:
+    with site.daemon() as daemon:
+        daemon.wait_for_event("stream.connected")
+        daemon.wait_for_status(lambda status: status["stream"]["connected"], "a connection")
+        assert daemon.memory_bytes() < 90e6
+        assert "torch" not in Path(f"/proc/{daemon.process.pid}/maps").read_text()
+
+
+def test_a_broker_that_comes_late_is_waited_for(tmp_path: Path) -> None:
+    with Broker(tmp_path / "rabbitmq") as broker:
+        broker.create_stream("azaion-annotations")
+        site = Site(tmp_path, broker, "azaion-annotations")
+        site.prepare()
+        broker.stop()
+        shift = scenario(20, seed=4)
+        with site.daemon() as daemon:
+            event = daemon.wait_for_event("stream.disconnected")
+            assert f"no connection to 127.0.0.1:{broker.port}" in event["why"]
+            assert daemon.events()[-1]["level"] != "error"
+            broker.start()
+            site.publish(shift.messages)
+            wait_until_ingested(daemon, shift)
+
+
+def test_a_broker_that_is_killed_and_comes_back_costs_nothing(tmp_path: Path) -> None:
+    with Broker(tmp_path / "rabbitmq") as broker:
+        broker.create_stream("azaion-annotations")
+        site = Site(tmp_path, broker, "azaion-annotations")
+        site.prepare()
+        shift = scenario(60, seed=5)
+        half = len(shift.messages) // 2
+        with site.daemon() as daemon:
+            site.publish(shift.messages[:half])
+            wait_until_consumed(daemon, half)
+            broker.kill()
+            daemon.wait_for_event("stream.disconnected")
+            broker.start()
+            site.publish(shift.messages[half:])
+            wait_until_consumed(daemon, len(shift.messages))
+        assert site.tree() == expected_tree(shift)
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"RABBITMQ_PASSWORD": "wrong"}, "refuses the user azaion_receiver or its password"),
+        ({"RABBITMQ_QUEUE_NAME": "azaion-annotations-missing"}, "the stream azaion-annotations-missing does not exist"),
+        ({"RABBITMQ_PORT": "1"}, "no connection to 127.0.0.1:1"),
+        ({"RABBITMQ_HOST": "no.such.host.invalid"}, "no connection to no.such.host.invalid"),
+    ],
+)
+def test_a_stream_that_cannot_be_read_is_said_and_waited_for(site: Site, environment: dict[str, str], why: str) -> None:
+    site.configure(environment)
+    with site.daemon() as daemon:
+        assert why in daemon.wait_for_event("stream.disconnected")["why"]
+        status = daemon.wait_for_status(lambda status: status["stream"]["why"] is not None, "the reason in the status")
+        assert why in status["stream"]["why"]
+        assert status["state"] == "running"
+
+
+def refused(site: Site) -> str:
+    """Run a daemon that must end by itself because of the operator; its last words."""
+    done = site.operator.try_command("run")
+    assert done.returncode == os.EX_CONFIG, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    event = json.loads(done.stdout.splitlines()[-1])
+    assert event["event"] == "daemon.failed"
+    return str(event["error"])
+
+
+def test_a_missing_classes_json_ends_it_with_a_word(site: Site) -> None:
+    (site.root / "classes.json").unlink()
+    assert "classes.json does not exist. Put the platform's class list there" in refused(site)
+
+
+def test_an_empty_classes_json_ends_it_with_a_word(site: Site) -> None:
+    (site.root / "classes.json").write_text("[]")
+    assert "classes.json is empty" in refused(site)
+
+
+def test_a_root_that_was_never_made_is_refused(site: Site) -> None:
+    (site.root / "state" / "root.json").unlink()
+    assert "Is its disk mounted?" in refused(site)
+
+
+@pytest.mark.parametrize("directory", ["data/images", "state"])
+def test_a_root_that_cannot_be_written_is_refused(site: Site, directory: str) -> None:
+    unwritable = site.root / directory
+    if os.geteuid() == 0:  # may write everywhere, but not to a filesystem that is mounted read-only
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", unwritable], check=False, capture_output=True)
+        if mounted.returncode:
+            pytest.skip(f"root may write everywhere, and nothing can be mounted here: {mounted.stderr.decode().strip()}")
+        try:
+            assert any(word in refused(site) for word in ("another filesystem", "Is its disk mounted?"))
+        finally:
+            subprocess.run(["umount", unwritable], check=True)
+    else:
+        unwritable.chmod(0o500)
+        assert "cannot be written" in refused(site)
+
+
+def test_a_second_daemon_is_refused(site: Site) -> None:
+    with site.daemon() as daemon:
+        daemon.wait_for_event("daemon.ready")
+        assert f"(pid {daemon.process.pid})" in refused(site)
+
+
+def test_a_stream_that_was_deleted_and_made_anew_stops_it(site: Site, broker: Broker, stream: str) -> None:
+    shift, other = scenario(40, seed=6), scenario(40, seed=7)
+    with site.daemon() as daemon:
+        site.publish(shift.messages)
+        wait_until_consumed(daemon, len(shift.messages))
+    before = site.tree()
+    broker.delete_stream(stream)
+    broker.create_stream(stream)
+    site.publish(other.messages)
+    site.publish(other.messages)
+    assert "is not the one that was consumed" in refused(site)
+    assert site.tree() == before
+
+
+def test_a_bad_message_is_kept_whole_and_the_next_ones_are_taken(site: Site) -> None:
+    shift = scenario(10, seed=8)
+    half = shift.messages[0].body[: len(shift.messages[0].body) // 2]
+    site.publish([Message(shift.messages[0].status, half, shift.messages[0].properties), *shift.messages])
+    with site.daemon() as daemon:
+        wait_until_ingested(daemon, shift)
+        event = daemon.wait_for_event("ingest.message_quarantined")
+        assert (event["offset"], "not msgpack" in event["why"]) == (0, True)
+    assert half in (site.root / "quarantine" / "0.amqp").read_bytes()
+    assert "not msgpack" in json.loads((site.root / "quarantine" / "0.json").read_text())["reason"]
+    assert site.tree() == expected_tree(shift)
