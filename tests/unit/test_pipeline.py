@@ -1,0 +1,370 @@
+"""The whole of ingest without a broker: messages in the inbox, ledger and tree out."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster
+
+from azaion_daemon.errors import DiskFullError, StorageError
+from azaion_daemon.ingest.inbox import Inbox
+from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.settings import IngestSettings
+from azaion_daemon.store.layout import Home, Layout
+from azaion_daemon.store.ledger import Ledger, LedgerThread
+from azaion_daemon.store.records import Annotation, AuditEntry, Position
+from azaion_daemon.stream.events import RawMessage, Status
+from tests.unit.builders import BOX, CLASSES, VALIDATOR, boxes, bulk, created, debris_of, edited, make_root, picture, tree_of
+
+FAST = IngestSettings(batch_delay_s=0.01, sync_interval_s=0.05, threads=2, min_free_disk=0)
+
+
+class Ingest:
+    """A pipeline over a real root, and what tests ask of it."""
+
+    def __init__(self, layout: Layout, settings: IngestSettings, ledger: Callable[[Path], Ledger]) -> None:
+        self.layout = layout
+        self.ledger = LedgerThread(ledger(layout.ledger))
+        self.inbox = Inbox(8 << 20)
+        self.pipeline = Pipeline("s", settings, layout, self.ledger, self.inbox, known_classes=CLASSES)
+        self.task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.pipeline.recover()
+        self.task = asyncio.create_task(self.pipeline.run())
+
+    async def send(self, messages: Iterable[RawMessage]) -> None:
+        for message in messages:
+            await self.inbox.put(message)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not condition():
+                assert self.task is not None
+                if self.task.done():
+                    await self.task
+                await asyncio.sleep(0.005)
+
+    async def until_at(self, offset: int) -> None:
+        await self.until(lambda: self.pipeline.state.position == offset)
+
+    async def stop(self) -> None:
+        assert self.task is not None
+        self.pipeline.stop()
+        async with asyncio.timeout(30):
+            await self.task
+
+    async def rows(self) -> dict[str, Annotation]:
+        found = [await self.ledger(self.ledger.ledger.in_home, home) for home in Home]
+        return {row.name: row for rows in found for row in rows}
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return make_root(tmp_path / "azaion")
+
+
+@asynccontextmanager
+async def ingest(layout: Layout, settings: IngestSettings = FAST, ledger: Callable[[Path], Ledger] = Ledger) -> AsyncIterator[Ingest]:
+    one = Ingest(layout, settings, ledger)
+    try:
+        await one.start()
+        yield one
+    finally:
+        if one.task is not None:
+            one.task.cancel()
+            await asyncio.wait([one.task])
+        one.pipeline.close()
+        one.ledger.close()
+
+
+async def test_messages_become_ledger_and_tree(layout: Layout, no_blocking_calls: BlockBuster) -> None:
+    no_blocking_calls.deactivate()  # the parts are made before the loop has work
+    async with ingest(layout) as one:
+        no_blocking_calls.activate()
+        await one.send([created(1, "a"), created(2, "b", 1, role=int(VALIDATOR)), bulk(3, Status.VALIDATED, ["a"])])
+        await one.until_at(3)
+        await one.stop()
+        no_blocking_calls.deactivate()
+        assert one.pipeline.state.counts == {Home.SEED: 0, Home.VALIDATED: 2, Home.DELETED: 0}
+    assert tree_of(layout) == {
+        "data/images/a.jpg": picture(0),
+        "data/labels/a.txt": BOX.encode(),
+        "data/images/b.jpg": picture(1),
+        "data/labels/b.txt": BOX.encode(),
+    }
+
+
+async def test_the_order_of_the_stream_is_kept_across_batches_and_threads(layout: Layout) -> None:
+    settings = FAST.model_copy(update={"batch_messages": 7, "threads": 4})
+    async with ingest(layout, settings) as one:
+        await one.send([created(0, "a"), *(edited(n, "a", detections=boxes(n % 5, n // 50)) for n in range(1, 200))])
+        await one.until_at(199)
+        assert (await one.rows())["a"].label.splitlines() == [f"{n} 0.5 0.5 0.25 0.25" for n in (4, 3)]
+        assert one.pipeline.state.messages == 200
+
+
+async def test_messages_that_come_together_are_committed_together(layout: Layout) -> None:
+    batches: list[int] = []
+
+    class Counting(Ledger):
+        def commit_batch(self, stream: str, position: Position, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+            rows = list(changed)
+            batches.append(len(rows))
+            super().commit_batch(stream, position, rows, audit)
+
+    settings = FAST.model_copy(update={"batch_messages": 10, "batch_delay_s": 5.0})
+    one = Ingest(layout, settings, Counting)
+    await one.send(created(n, f"n{n}") for n in range(30))
+    await one.start()
+    await one.until_at(29)
+    await one.stop()
+    one.pipeline.close()
+    one.ledger.close()
+    assert batches == [10, 10, 10]
+
+
+async def test_stop_finishes_the_batch_in_hand_and_leaves_a_clean_tree(layout: Layout) -> None:
+    settings = FAST.model_copy(update={"sync_interval_s": 300.0})
+    async with ingest(layout, settings) as one:
+        await one.send(created(n, f"n{n}", n % 3) for n in range(50))
+        await one.until(lambda: one.pipeline.state.messages > 0)
+        await one.stop()
+        done = one.pipeline.state.position
+        rows = await one.rows()
+        assert await one.ledger(one.ledger.ledger.dirty) == []
+        position = await one.ledger(one.ledger.ledger.position, "s")
+    assert position is not None
+    assert position.offset == done
+    assert done is not None
+    assert set(rows) == {f"n{n}" for n in range(done + 1)}
+    assert len(tree_of(layout)) == 2 * len(rows)
+
+
+async def test_stop_with_nothing_to_do_ends_at_once(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        await one.stop()
+
+
+async def test_a_restart_goes_on_where_the_ledger_is_and_leaves_no_temporary_file(layout: Layout) -> None:
+    messages = [created(n, f"n{n}", n % 3) for n in range(40)]
+    async with ingest(layout) as one:
+        await one.send(messages)
+        await one.until(lambda: one.pipeline.state.messages > 0)
+        await one.stop()
+        done = one.pipeline.state.position
+    assert done is not None
+    async with ingest(layout) as one:
+        await one.send(messages[done + 1 :])
+        await one.until(lambda: len(tree_of(layout)) == 80)
+        await one.stop()
+    assert debris_of(layout) == []
+
+
+async def test_recovery_leaves_no_temporary_file_of_a_killed_process(layout: Layout) -> None:
+    for directory in (layout.quarantine, layout.state, layout.incoming):
+        (directory / ".7.json.4242.tmp").write_bytes(b"half of it")
+    async with ingest(layout) as one:
+        await one.stop()
+    assert debris_of(layout) == []
+
+
+async def test_marks_are_cleared_while_it_works(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        await one.send([created(1)])
+        await one.until_at(1)
+        async with asyncio.timeout(30):
+            while marked := await one.ledger(one.ledger.ledger.dirty):
+                assert [row.name for row in marked] == ["a"]
+                await asyncio.sleep(0.01)
+        assert (await one.rows())["a"].staged is None
+
+
+async def test_recovery_places_what_a_crash_left_and_knows_the_counts(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        await one.send([created(1), created(2, "b"), RawMessage(3, b"bad")])
+        await one.until_at(3)
+        await one.stop()
+    ledger = Ledger(layout.ledger)
+    (row,) = ledger.annotations(["a"]).values()
+    moved = Annotation(**{**{name: getattr(row, name) for name in Annotation.__slots__}, "home": Home.VALIDATED, "dirty": 4})
+    ledger.commit_batch("s", Position(4, b"d"), [moved])
+    ledger.close()
+    async with ingest(layout) as one:
+        assert one.pipeline.state.counts == {Home.SEED: 1, Home.VALIDATED: 1, Home.DELETED: 0}
+        assert one.pipeline.state.quarantined == 1
+    assert layout.image(Home.VALIDATED, "a", "jpg").read_bytes() == picture(0)
+
+
+async def test_a_bad_message_is_kept_counted_and_passed(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        await one.send([created(1), RawMessage(2, b"bad"), created(3, "b", 1)])
+        await one.until_at(3)
+        assert one.pipeline.state.quarantined == 1
+        assert set(await one.rows()) == {"a", "b"}
+    assert (layout.quarantine / "2.amqp").read_bytes() == b"bad"
+
+
+async def test_the_tree_stands_still_while_asked_to(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        async with one.pipeline.still():
+            before = tree_of(layout)
+            await one.send([created(1)])
+            await one.until(lambda: len(one.inbox) == 0)
+            await asyncio.sleep(0.1)
+            assert one.pipeline.state.position is None
+            assert tree_of(layout) == before
+        await one.until_at(1)
+
+
+async def test_memory_is_bounded_by_the_inbox_while_writing_is_held(layout: Layout) -> None:
+    async with ingest(layout, FAST.model_copy(update={"batch_messages": 1})) as one:
+        one.inbox._max_bytes = 10_000
+        async with one.pipeline.still():
+            sending = asyncio.create_task(one.send(created(n, f"n{n}") for n in range(50)))
+            await one.until(lambda: one.inbox.bytes > 6_000)
+            assert not sending.done()
+            assert one.inbox.bytes <= 10_000
+        await sending
+        await one.until_at(49)
+
+
+class Failing(Ledger):
+    """Raises an error for so many commits, then works."""
+
+    error: StorageError = DiskFullError("recording a batch: no space. Free some space.")
+    times = 1
+
+    def commit_batch(self, stream: str, position: Position, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+        if type(self).times:
+            type(self).times -= 1
+            raise self.error
+        super().commit_batch(stream, position, changed, audit)
+
+
+async def test_a_full_disk_is_waited_out_and_then_it_goes_on(layout: Layout) -> None:
+    class Full(Failing):
+        times = 1
+
+    async with ingest(layout, ledger=Full) as one:
+        await one.send([created(1), created(2, "b", 1)])
+        await one.until(lambda: one.pipeline.state.paused is not None)
+        assert "no space" in (one.pipeline.state.paused or "")
+        await one.until_at(2)
+        assert one.pipeline.state.paused is None
+        await one.stop()
+    assert len(tree_of(layout)) == 4
+    assert debris_of(layout) == []
+
+
+async def test_a_full_disk_does_not_hold_up_a_stop_and_loses_nothing(layout: Layout) -> None:
+    class AlwaysFull(Failing):
+        times = 1_000_000
+
+    async with ingest(layout, ledger=AlwaysFull) as one:
+        await one.send([created(1)])
+        await one.until(lambda: one.pipeline.state.paused is not None)
+        one.pipeline.stop()
+        async with asyncio.timeout(10):
+            with pytest.raises(BaseExceptionGroup) as caught:
+                await one.task  # type: ignore[misc]
+        assert caught.group_contains(DiskFullError)
+    async with ingest(layout) as one:
+        await one.send([created(1)])
+        await one.until_at(1)
+    assert len(tree_of(layout)) == 2
+
+
+async def test_too_little_free_space_pauses_and_takes_no_message(layout: Layout) -> None:
+    async with ingest(layout, FAST.model_copy(update={"min_free_disk": 1 << 62})) as one:
+        await one.send([created(1)])
+        await one.until(lambda: one.pipeline.state.paused is not None)
+        assert "ingest.min_free_disk" in (one.pipeline.state.paused or "")
+        assert one.pipeline.state.position is None
+        assert tree_of(layout) == {}
+
+
+async def test_an_error_of_the_ledgers_disk_ends_it(layout: Layout) -> None:
+    class Broken(Failing):
+        times = 1
+        error = StorageError("recording a batch: disk I/O error")
+
+    async with ingest(layout, ledger=Broken) as one:
+        await one.send([created(1)])
+        await ended_by_storage_error(one)
+
+
+@pytest.mark.parametrize("directory", ["data-seed/labels", "data-seed/images", "state/incoming"])
+async def test_a_tree_that_cannot_be_written_ends_it(layout: Layout, directory: str) -> None:
+    async with ingest(layout) as one:
+        broken = layout.root / directory
+        broken.rmdir()
+        broken.write_text("in the way")
+        await one.send([created(1)])
+        await ended_by_storage_error(one)
+        broken.unlink()
+        broken.mkdir()
+    async with ingest(layout) as one:
+        if one.pipeline.state.counts[Home.SEED] == 0:
+            await one.send([created(1)])
+            await one.until_at(1)
+        await one.stop()
+    assert len(tree_of(layout)) == 2
+
+
+async def test_a_quarantine_that_cannot_be_written_ends_it_rather_than_skip(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        layout.quarantine.rmdir()
+        layout.quarantine.write_text("in the way")
+        await one.send([RawMessage(1, b"bad"), created(2)])
+        await ended_by_storage_error(one)
+        assert await one.ledger(one.ledger.ledger.position, "s") is None
+
+
+async def ended_by_storage_error(one: Ingest) -> None:
+    assert one.task is not None
+    async with asyncio.timeout(20):
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await one.task
+    assert caught.group_contains(StorageError)
+    assert not caught.group_contains(DiskFullError)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 3 MiB."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount], check=False, capture_output=True).returncode:
+        pytest.skip("mounting a small filesystem needs root")
+    yield mount
+    subprocess.run(["umount", "-l", mount], check=True)
+
+
+async def test_a_disk_that_is_really_full_is_waited_out(small_disk: Path) -> None:
+    layout = make_root(small_disk / "azaion")
+    messages: Sequence[RawMessage] = [created(n, f"n{n}", n % 3) for n in range(60)]
+    async with ingest(layout) as one:
+        ballast = small_disk / "ballast"
+        fill(ballast)
+        sending = asyncio.create_task(one.send(messages))
+        await one.until(lambda: one.pipeline.state.paused is not None)
+        ballast.unlink()
+        await sending
+        await one.until_at(59)
+        await one.stop()
+    assert len(tree_of(layout)) == 120
+    assert debris_of(layout) == []
+
+
+def fill(path: Path) -> None:
+    """Leave no room on the filesystem of `path`."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            return

@@ -1,0 +1,193 @@
+"""A dataset on disk: complete under its name or not there, and never changed afterwards."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+
+from azaion_daemon.dataset.classes import Classes
+from azaion_daemon.dataset.plan import plan_dataset
+from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remove_debris
+from azaion_daemon.dataset.split import Side
+from azaion_daemon.errors import DatasetError, StorageError
+from azaion_daemon.ingest.tree import Tree
+from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.store.layout import Home, Layout
+from azaion_daemon.store.records import Annotation
+from tests.unit.builders import BOX, make_root, picture, put_files, row, staged
+
+CLASSES = Classes(tuple(f"c{number}" for number in range(80)), frozenset(range(5)))
+NOW = datetime(2026, 4, 1, 12, tzinfo=UTC)
+
+
+def rows_of(count: int) -> list[Annotation]:
+    return [row(Home.VALIDATED, name=f"n{number:02}") for number in range(count)]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    made = make_root(tmp_path / "azaion")
+    put_files(made, *rows_of(10))
+    return made
+
+
+def form(layout: Layout, rows: list[Annotation] | None = None, *, recorded: dict[str, Side] | None = None) -> Snapshot:
+    known: dict[str, Side] = {} if recorded is None else recorded
+
+    def record(new: Mapping[str, Side]) -> None:
+        known.update(new)
+
+    plan = plan_dataset(rows_of(10) if rows is None else rows, known, CLASSES, DatasetSettings(), key="k")
+    return form_snapshot(plan, layout, CLASSES, DatasetSettings(), position=5, now=NOW, record_sides=record)
+
+
+def files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def test_a_dataset_has_the_form_that_ultralytics_reads(layout: Layout) -> None:
+    made = form(layout)
+    assert made.path == layout.datasets / "azaion-2026-04-01"
+    assert made.images == {Side.TRAIN: 7, Side.VALID: 2, Side.TEST: 1}
+    for side in Side:
+        images = {path.stem for path in (made.path / side / "images").iterdir()}
+        assert images == {path.stem for path in (made.path / side / "labels").iterdir()}
+        assert len(images) == made.images[side]
+    data = yaml.safe_load(made.data_yaml.read_text())
+    assert Path(data["path"]) == made.path
+    assert [data[key] for key in ("train", "val", "test")] == ["train/images", "valid/images", "test/images"]
+    assert len(data["names"]) == 80
+
+
+def test_its_files_are_hard_links(layout: Layout) -> None:
+    made = form(layout)
+    for image in made.path.rglob("*.jpg"):
+        assert image.samefile(layout.images(Home.VALIDATED) / image.name)
+
+
+def test_later_edits_and_deletes_do_not_reach_into_it(layout: Layout) -> None:
+    made = form(layout)
+    before = {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()}
+    tree = Tree(layout)
+    for number, one in enumerate(rows_of(10)):
+        (layout.incoming / f"{number}.image").write_bytes(picture(1))
+        changes = [
+            {"label": "3 0.5 0.5 0.1 0.1\n"},
+            {"home": Home.DELETED},
+            {"image": staged(1).sha256, "staged": f"{number}.image"},
+        ]
+        tree.place(replace(one, **changes[number % 3]))  # type: ignore[arg-type]
+    assert {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()} == before
+
+
+def test_the_manifest_lists_every_image_with_its_split_and_digests(layout: Layout) -> None:
+    made = form(layout)
+    entries = [json.loads(line) for line in (made.path / "manifest.jsonl").read_text().splitlines()]
+    assert [entry["name"] for entry in entries] == [one.name for one in rows_of(10)]
+    assert {entry["image"] for entry in entries} == {staged(0).sha256}
+    for entry in entries:
+        assert (made.path / entry["split"] / "images" / f"{entry['name']}.{entry['extension']}").exists()
+
+
+def test_the_rest_is_in_the_description(layout: Layout) -> None:
+    made = form(layout)
+    document = json.loads((made.path / "dataset.json").read_text())
+    assert (document["id"], document["name"], document["position"]) == (made.id, made.name, 5)
+    assert document["images"] == {"train": 7, "valid": 2, "test": 1}
+    assert document["settings"]["split"] == {"train": 70, "valid": 20, "test": 10}
+
+
+def test_the_same_content_has_the_same_id(layout: Layout) -> None:
+    sides: dict[str, Side] = {}
+    first, second = form(layout, recorded=sides), form(layout, recorded=sides)
+    assert (first.name, second.name) == ("azaion-2026-04-01", "azaion-2026-04-01-2")
+    assert first.id == second.id
+    other = [replace(rows_of(10)[0], label=BOX * 2), *rows_of(10)[1:]]
+    assert form(layout, other, recorded=sides).id != first.id
+
+
+def test_what_is_left_out_is_listed_with_its_reason(layout: Layout) -> None:
+    made = form(layout, [*rows_of(10), row(Home.VALIDATED, name="x", image=None), row(Home.VALIDATED, name="y", label="99 0 0 0 0\n")])
+    lines = [json.loads(line) for line in (made.path / "excluded.jsonl").read_text().splitlines()]
+    assert {line["name"]: line["reason"] for line in lines} == {"x": "its image is missing", "y": "detection 1 has the unknown class 99"}
+    assert made.excluded == {"its image is missing": 1, "detection 1 has the unknown class 99": 1}
+
+
+@pytest.mark.parametrize(("suffix", "word"), [("jpg", "image"), ("txt", "label")])
+def test_what_the_tree_lacks_is_left_out_whole(layout: Layout, suffix: str, word: str) -> None:
+    next((layout.root / "data").rglob(f"n03.{suffix}")).unlink()
+    made = form(layout)
+    assert made.excluded == {f"the tree lacks its {word}": 1}
+    assert not any("n03" in name for name in files(made.path))
+    assert sum(made.images.values()) == 9
+
+
+def test_a_tree_that_lacks_every_image_of_a_side_cannot_be_trained_on(layout: Layout) -> None:
+    sides: dict[str, Side] = {}
+    made = form(layout, recorded=sides)
+    for image in (made.path / "valid" / "images").iterdir():
+        (layout.images(Home.VALIDATED) / image.name).unlink()
+    with pytest.raises(DatasetError, match="valid"):
+        form(layout, recorded=sides)
+    assert [path.name for path in layout.datasets.iterdir()] == [made.name]
+
+
+def test_a_dataset_that_cannot_train_leaves_nothing_and_records_no_side(layout: Layout) -> None:
+    recorded: dict[str, Side] = {}
+    with pytest.raises(DatasetError) as caught:
+        form(layout, rows_of(1), recorded=recorded)
+    assert "no image for valid" in str(caught.value)
+    assert "no image for test" in str(caught.value)
+    assert (list(layout.datasets.iterdir()), recorded) == ([], {})
+
+
+def test_sides_are_recorded_before_the_dataset_has_its_name(layout: Layout) -> None:
+    seen: list[list[str]] = []
+    plan = plan_dataset(rows_of(10), {}, CLASSES, DatasetSettings(), key="k")
+    form_snapshot(
+        plan,
+        layout,
+        CLASSES,
+        DatasetSettings(),
+        position=None,
+        now=NOW,
+        record_sides=lambda new: seen.append([*(path.name for path in layout.datasets.iterdir()), str(len(new))]),
+    )
+    assert seen == [[".forming-azaion-2026-04-01", "10"]]
+
+
+def test_a_failure_while_it_is_formed_leaves_nothing(layout: Layout) -> None:
+    def fail(_: Mapping[str, Side]) -> None:
+        raise StorageError("recording the split: disk I/O error")
+
+    plan = plan_dataset(rows_of(10), {}, CLASSES, DatasetSettings(), key="k")
+    with pytest.raises(StorageError):
+        form_snapshot(plan, layout, CLASSES, DatasetSettings(), position=5, now=NOW, record_sides=fail)
+    assert list(layout.datasets.iterdir()) == []
+
+
+def test_what_a_crash_left_is_removed_and_what_is_complete_stays(layout: Layout) -> None:
+    made = form(layout)
+    (layout.datasets / ".forming-azaion-2026-04-02" / "train").mkdir(parents=True)
+    assert remove_debris(layout) == ["azaion-2026-04-02"]
+    assert [path.name for path in layout.datasets.iterdir()] == [made.name]
+
+
+def test_files_are_copied_where_links_cannot_be(tmp_path: Path) -> None:
+    """Another filesystem for the datasets: EXDEV."""
+    layout = make_root(tmp_path / "azaion")
+    put_files(layout, *rows_of(10))
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", layout.datasets], check=False, capture_output=True).returncode:
+        pytest.skip("mounting another filesystem needs root")
+    try:
+        made = form(layout)
+        image = next(made.path.rglob("*.jpg"))
+        assert image.read_bytes() == picture(0)
+        assert image.stat().st_dev != layout.root.stat().st_dev
+    finally:
+        subprocess.run(["umount", "-l", layout.datasets], check=True)
