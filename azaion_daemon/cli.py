@@ -124,6 +124,67 @@ def show(config: Path) -> None:
 
 
 @main.group(cls=_Commands)
+def quarantine() -> None:
+    """Messages that could not be applied."""
+
+
+@quarantine.command("list")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="As a JSON list.")
+def list_quarantine(config: Path, *, as_json: bool) -> None:
+    """The messages, in the order of the stream, each with its reason."""
+    from dataclasses import asdict
+
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+    from azaion_daemon.store.quarantine import Quarantine
+
+    entries = Quarantine(Layout.of(load_settings(config).directories).quarantine).entries()
+    if as_json:
+        click.echo(json.dumps([asdict(entry) for entry in entries], indent=1))
+    for entry in () if as_json else entries:
+        click.echo(f"{entry.offset:>12}  {_moment(entry.time)}  {entry.bytes:>9} bytes  {entry.reason}")
+
+
+@quarantine.command("show")
+@config_option
+@click.argument("offset", type=click.IntRange(0))
+def show_quarantined(config: Path, offset: int) -> None:
+    """One message: why it is there, and what can be read of it, as JSON."""
+    from azaion_daemon.ops.quarantined import describe
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+
+    click.echo(json.dumps(describe(Layout.of(load_settings(config).directories), offset), indent=1, ensure_ascii=False))
+
+
+@quarantine.command("replay")
+@config_option
+@click.argument("offsets", type=click.IntRange(0), nargs=-1)
+@click.option("--all", "every", is_flag=True, help="All messages, in the order of the stream.")
+@click.option("--as-new", is_flag=True, help="Apply it as if it came now, whatever its annotations have seen since.")
+def replay_quarantined(config: Path, offsets: tuple[int, ...], *, every: bool, as_new: bool) -> None:
+    """Apply messages after all, once the cause is mended. What cannot be applied stays."""
+    from azaion_daemon.ops.quarantined import replay
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+
+    if bool(offsets) == every:
+        raise click.UsageError("name the offsets, or --all")
+    done = True
+    for offset, outcome, ok in replay(Layout.of(load_settings(config).directories), offsets, as_new=as_new):
+        click.echo(f"{offset:>12}  {outcome}")
+        done = done and ok
+    sys.exit(0 if done else 1)
+
+
+def _moment(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+@main.group(cls=_Commands)
 def sandbox() -> None:
     """The whole outside world on this machine, to try the daemon against."""
 

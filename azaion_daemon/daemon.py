@@ -15,10 +15,11 @@ from typing import Any
 from azaion_daemon import __version__
 from azaion_daemon.conductor import Conductor
 from azaion_daemon.dataset.classes import Classes, load_classes
-from azaion_daemon.errors import AzaionError
+from azaion_daemon.errors import AzaionError, OperatorError
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
+from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.credentials import credentials_source
@@ -110,6 +111,8 @@ class Daemon:
         self._started = time.time()
         self._state = "starting"
         self._stop = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._asked.set()  # there may be requests from the time before the start
 
     async def serve(self) -> None:
         """Work until a signal asks to stop."""
@@ -117,6 +120,7 @@ class Daemon:
         loop.set_exception_handler(_report_stray)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
         try:
             async with self._platform:
                 await self._pipeline.recover()
@@ -136,6 +140,7 @@ class Daemon:
             writing = tasks.create_task(self._pipeline.run(), name="write")
             conducting = tasks.create_task(self._conductor.run(), name="conduct")
             publishing = tasks.create_task(self._outbox.run(), name="publish")
+            answering = tasks.create_task(self._keep_answering(), name="answer")
             reporting = tasks.create_task(self._keep_reporting(), name="report")
             self._state = "running"
             log.info("daemon.ready", seconds=round(time.time() - self._started, 3))
@@ -145,12 +150,33 @@ class Daemon:
             consuming.cancel()
             conducting.cancel()
             publishing.cancel()
+            answering.cancel()
             self._pipeline.stop()
             await writing
             reporting.cancel()
 
     async def _position(self) -> Position | None:
         return await self._ledger(self._ledger.ledger.position, self._settings.stream.name)
+
+    async def _keep_answering(self) -> None:
+        """Do what commands ask for, one request after the other."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            for request in await asyncio.to_thread(pending, self._layout):
+                document = await self._carry_out(request)
+                log.info("request.answered", kind=request.kind, arguments=request.arguments, error=document.get("error"))
+                await asyncio.to_thread(answer, self._layout, request, document)
+
+    async def _carry_out(self, request: Request) -> dict[str, Any]:
+        try:
+            match request:
+                case Request(kind="replay", arguments={"offset": int(offset), "as_new": bool(as_new)}):
+                    return {"ok": True, "refused": await self._pipeline.replay(offset, as_new=as_new)}
+                case _:
+                    return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
+        except OperatorError as error:
+            return {"ok": False, "error": str(error)}
 
     async def _keep_reporting(self) -> None:
         while True:

@@ -30,6 +30,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "daemon.failed": ("error", "The daemon ends because of what `error` says."),
     "daemon.crashed": ("error", "A fault of ours: please report it with the traceback."),
     "daemon.stray_error": ("warning", "A library's own task failed; what relies on it notices by itself."),
+    "request.answered": ("info", "What a command asked for was done, or refused; see `error`."),
     "config.model_key_missing": ("warning", "No AZAION_MODEL_KEY: models are trained, but releases wait."),
     # The stream
     "stream.connecting": ("info", "A connection is tried; `attempt` counts since the last success."),
@@ -58,6 +59,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "A role that the platform's contract does not name; taken for a non-validating one.",
     ),
     "ingest.image_lost": ("error", "The ledger knows an image that no directory holds; the annotation is flagged."),
+    "ingest.replayed": ("info", "A quarantined message was applied after all, as an operator asked."),
     "ingest.paused": ("warning", "No more messages are taken until the cause is gone; see `why`."),
     "ingest.resumed": ("info", "Messages are taken again."),
     # Dataset

@@ -4,6 +4,7 @@ The template is YAML in which a whole value may be `${NAME}` or, when it may be 
 span of the placeholder's scalar is replaced by a quoted scalar, so that no character in a password can become syntax. Comments stay.
 """
 
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -23,11 +24,12 @@ _PLACEHOLDER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)(?::-([^}]*))?\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SAME_IN_SHELL = re.compile(
     r"""(?x) [ \t\n]* (?:export[ \t]+)? [A-Za-z_][A-Za-z0-9_]* =
-    (?: (?: ' [^'\\\r]* '                        # single quotes: literal in both
-          | " (?: [^"\\$`\r] | \\["\\] )* "      # double quotes, without what a shell expands
+    (?: (?: ' [^'\\\0]* '                        # single quotes: literal in both
+          | " (?: [^"\\$`\0] | \\["\\] )* "      # double quotes, without what a shell expands
           | (?!\#) [^\s'"\\$`&|;<>()*?\[\]~{}!\x00-\x1f\x7f]+   # a plain word
-        ) (?: [ \t]+ \#[^\n\r]* )? )? [ \t]* \n*"""
+        ) (?: [ \t]+ \#[^\n]* )? )? [ \t]* \n*"""
 )
+_BLANK_IN_SHELL = re.compile(r"(?: [ \t]* (?: \#[^\n]* )? \n? )*", re.VERBOSE)
 
 
 def read_environment(env_file: Path | None, process: Mapping[str, str]) -> dict[str, str]:
@@ -42,21 +44,25 @@ def read_environment(env_file: Path | None, process: Mapping[str, str]) -> dict[
 
 def _read_dotenv(path: Path) -> Iterator[tuple[str, str]]:
     try:
-        with path.open(encoding="utf-8", newline="") as file:  # a shell takes a carriage return for a part of the value
-            bindings = list(parse_stream(file))
+        with path.open(encoding="utf-8", newline="") as file:
+            text = file.read()
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist. Copy .env.example to it and fill it in, or name another with --env-file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    faults = []
-    for binding in bindings:
+    faults = [
+        f"line {number}: a shell would read the carriage return differently; end lines as Unix does"
+        for number, line in enumerate(text.split("\n"), 1)
+        if "\r" in line
+    ]
+    for binding in parse_stream(io.StringIO(text)) if not faults else ():
         line = binding.original.line + binding.original.string[: -len(binding.original.string.lstrip()) or None].count("\n")
-        if binding.error or (binding.key is not None and (binding.value is None or not _NAME.fullmatch(binding.key))):
-            faults.append(f"line {line} is not NAME=value")
-        elif binding.key is not None and binding.value is not None:
+        if binding.key is not None and binding.value is not None and not binding.error and _NAME.fullmatch(binding.key):
             if not _SAME_IN_SHELL.fullmatch(binding.original.string):
                 faults.append(f"line {line}: a shell would read the value of {binding.key} differently; put it in single quotes")
             yield binding.key, binding.value
+        elif binding.key is not None or binding.error or not _BLANK_IN_SHELL.fullmatch(binding.original.string):
+            faults.append(f"line {line} is not NAME=value")
     if faults:
         raise ConfigError(
             f"{path}:\n"

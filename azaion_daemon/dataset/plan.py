@@ -45,7 +45,7 @@ class DatasetPlan:
         """Why it could not be trained on, a sentence each; empty when it can."""
         images, objects = self.images(), self.objects()
         found = [
-            f"no image for {side}: annotations of at least three media are needed, or set dataset.split_by to name"
+            f"no image for {side}: annotations of more media are needed, or set dataset.split_by to name"
             for side in Side
             if not images[side]
         ]

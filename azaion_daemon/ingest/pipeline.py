@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from azaion_daemon.errors import DiskFullError
+from azaion_daemon.errors import DiskFullError, OperatorError
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.staging import StagedMessage, Stager
 from azaion_daemon.ingest.writer import Plan, Writer
@@ -24,6 +24,7 @@ from azaion_daemon.store.durable import remove_temporaries
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.quarantine import Quarantine
+from azaion_daemon.store.records import Annotation
 from azaion_daemon.stream.events import AnnotationEvent, RawMessage, Role
 
 log = get_logger(__name__)
@@ -75,6 +76,7 @@ class Pipeline:
         self._writer = Writer(stream, ledger.ledger, layout, self._pool, clock=clock)
         self._staged: asyncio.Queue[list[StagedMessage]] = asyncio.Queue(1)
         self._writing = asyncio.Lock()
+        self._syncing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._placed_to: int | None = None
         """The offset up to which the tree matches the ledger, but maybe not durably."""
@@ -110,6 +112,33 @@ class Pipeline:
         """Hold writing while the context lasts: ledger and tree agree and do not change."""
         async with self._writing:
             yield
+
+    async def replay(self, offset: int, *, as_new: bool) -> dict[str, str]:
+        """Apply a quarantined message after all, and let it go; the names that it was refused for, with the reasons.
+
+        A message that was refused for every name stays in the quarantine.
+
+        Raises:
+            OperatorError: There is none of that offset, or it still cannot be applied.
+        """
+        found = await asyncio.to_thread(self._quarantine.get, offset)
+        if found is None:
+            raise OperatorError(f"there is no message {offset} in the quarantine")
+        message = RawMessage(offset, found[1])
+        staged = await self._with_space(lambda: asyncio.to_thread(self._stager.stage_again, message, self._settings))
+        async with self._syncing, self._writing:  # a sync under way began before this, and must not speak for it
+            replayed = await self._with_space(lambda: self._ledger(self._writer.replay, staged, self._known_classes, as_new=as_new))
+            rows = list(replayed.rows.values())
+            await self._place(rows, [] if staged.image is None else [staged.image.file])
+            self.state.counts = await self._ledger(self._ledger.ledger.counts)
+            if rows:
+                self._placed_to = max(row.position for row in rows)
+                self.state.changed.set()
+        if rows or not replayed.refused:
+            await asyncio.to_thread(self._quarantine.remove, offset)
+            self.state.quarantined -= 1
+            log.info("ingest.replayed", offset=offset, annotations=len(rows), refused=len(replayed.refused))
+        return dict(replayed.refused)
 
     def close(self) -> None:
         """Give threads and descriptors back."""
@@ -155,13 +184,14 @@ class Pipeline:
 
     async def _sync(self) -> None:
         """Make what is placed durable, and clear its marks. Writing goes on meanwhile: what it places is newer."""
-        placed_to = self._placed_to
-        if placed_to is None:
-            return
-        await asyncio.to_thread(self._writer.sync)
-        await self._with_space(lambda: self._ledger(self._ledger.ledger.clear_dirty, placed_to))
-        if self._placed_to == placed_to:
-            self._placed_to = None
+        async with self._syncing:
+            placed_to = self._placed_to
+            if placed_to is None:
+                return
+            await asyncio.to_thread(self._writer.sync)
+            await self._with_space(lambda: self._ledger(self._ledger.ledger.clear_dirty, placed_to))
+            if self._placed_to == placed_to:
+                self._placed_to = None
 
     async def _next_staged(self) -> list[StagedMessage] | None:
         """The next batch; None when it is time to stop."""
@@ -178,14 +208,16 @@ class Pipeline:
         started = time.monotonic()
         plan: Plan = await self._with_space(lambda: self._ledger(self._writer.commit, batch, self._known_classes))
         rows = list(plan.rows.values())
-        loop = asyncio.get_running_loop()
-        lost = await self._with_space(lambda: loop.run_in_executor(None, self._writer.place, rows))
-        await loop.run_in_executor(None, self._writer.finish, plan)
+        await self._place(rows, plan.staged)
+        self._placed_to = plan.position.offset
+        self._report(batch, plan, time.monotonic() - started)
+
+    async def _place(self, rows: list[Annotation], staged: list[str]) -> None:
+        lost = await self._with_space(lambda: asyncio.to_thread(self._writer.place, rows))
+        await asyncio.to_thread(self._writer.finish, staged)
         if lost:
             await self._with_space(lambda: self._ledger(self._ledger.ledger.flag_image_lost, lost))
             self._report_lost(lost)
-        self._placed_to = plan.position.offset
-        self._report(batch, plan, time.monotonic() - started)
 
     def _report(self, batch: list[StagedMessage], plan: Plan, seconds: float) -> None:
         state = self.state

@@ -62,6 +62,16 @@ class Stager:
         """Give the descriptor back."""
         self._sync.close()
 
+    def stage_again(self, message: RawMessage, settings: IngestSettings) -> StagedMessage:
+        """Stage a message that is in the quarantine; its image is durable afterwards.
+
+        Raises:
+            StorageError: As in `stage`.
+        """
+        (staged,) = self.stage([message], settings)
+        self.sync()
+        return staged
+
     def _stage(self, message: RawMessage, settings: IngestSettings, extensions: frozenset[str]) -> StagedMessage:
         decoded = decode(message, extensions=extensions, max_image_bytes=settings.max_image_bytes)
         image: StagedImage | None = None

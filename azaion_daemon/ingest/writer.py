@@ -13,11 +13,13 @@ After a crash `recover` places the dirty rows again and removes the staged files
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
+from azaion_daemon.errors import OperatorError
+from azaion_daemon.ingest.replay import Replayed, replay
 from azaion_daemon.ingest.rules import Change, apply_annotation, apply_deleted, apply_validated
 from azaion_daemon.ingest.staging import StagedMessage
 from azaion_daemon.ingest.tree import Tree
@@ -77,6 +79,25 @@ class Writer:
         self._ledger.commit_batch(self._stream, plan.position, plan.rows.values(), plan.audit)
         return plan
 
+    def replay(self, message: StagedMessage, known_classes: AbstractSet[int], *, as_new: bool) -> Replayed:
+        """Apply one message out of its order. The stream position stays.
+
+        Raises:
+            OperatorError: The message still cannot be understood, or no message was ever consumed.
+        """
+        event, position = message.decoded.event, self._ledger.position(self._stream)
+        if event is None:
+            raise OperatorError(f"it still cannot be applied: {message.decoded.rejection}")
+        if position is None:
+            raise OperatorError("nothing was consumed from the stream yet")
+        rows = self._ledger.annotations(list(_names(message)))
+        replayed = replay(
+            event, message.image, rows, position=position.offset, as_new=as_new, known_classes=known_classes, now=self._clock()
+        )
+        audit = [AuditEntry(f"annotation {name}", "replayed", "operator", f"message {event.position}") for name in replayed.rows]
+        self._ledger.commit_batch(self._stream, position, replayed.rows.values(), audit)
+        return replayed
+
     def place(self, rows: Sequence[Annotation]) -> list[str]:
         """Make the tree match these rows: the names of those whose image is nowhere.
 
@@ -87,10 +108,10 @@ class Writer:
         with storage("placing annotations"):
             return [name for names in self._pool.map(self._tree.place_all, parts) for name in names]
 
-    def finish(self, plan: Plan) -> None:
-        """After placing: the batch's staged files that no row needed go away."""
+    def finish(self, staged: Iterable[str]) -> None:
+        """After placing: staged files that no row needed go away."""
         with storage("clearing staged images"):
-            for name in plan.staged:
+            for name in staged:
                 (self._incoming / name).unlink(missing_ok=True)
 
     def sync(self) -> None:

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from azaion_daemon.store.durable import replace_durably, write_json
+from azaion_daemon.store.durable import fsync_directory, replace_durably, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,20 @@ class Quarantine:
         entry = QuarantinedMessage(stream, offset, now, reason, hashlib.sha256(data).hexdigest(), len(data))
         replace_durably(self._directory / f"{offset}.amqp", data)
         write_json(self._directory / f"{offset}.json", asdict(entry))
+
+    def get(self, offset: int) -> tuple[QuarantinedMessage, bytes] | None:
+        """A message and what is known of it; None when there is none of that offset."""
+        try:
+            entry = QuarantinedMessage(**json.loads((self._directory / f"{offset}.json").read_text()))
+            return entry, (self._directory / f"{offset}.amqp").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def remove(self, offset: int) -> None:
+        """Let a message go that was applied after all."""
+        (self._directory / f"{offset}.json").unlink()
+        (self._directory / f"{offset}.amqp").unlink()
+        fsync_directory(self._directory)
 
     def count(self) -> int:
         """How many messages lie here."""

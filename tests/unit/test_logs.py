@@ -129,15 +129,15 @@ def test_nothing_blocks_when_nobody_reads() -> None:
         ended.set()
 
     with os.fdopen(reading, "rb", buffering=0) as reader, os.fdopen(writing, "w") as stream:
+        before = {*threading.enumerate()}
         thread = threading.Thread(target=work, args=(stream,), daemon=True)
         thread.start()
         in_time = (logged.wait(20), ended.wait(10))
+        stuck = {*threading.enumerate()} - before
         draining = threading.Thread(target=lambda: [*iter(lambda: reader.read(1 << 20), b"")])
         draining.start()
-        thread.join(20)
-        for writer in threading.enumerate():  # the one that was stuck goes on now
-            if writer.name.endswith("(_monitor)"):
-                writer.join(20)
+        for one in stuck:
+            one.join(20)
         stream.close()
         draining.join(20)
     assert in_time == (True, True), "logging, or the end of the process, waited for the reader"

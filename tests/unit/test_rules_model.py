@@ -237,7 +237,7 @@ class World:
     def run(self, batch: Sequence[RawMessage]) -> None:
         plan = self.writer.commit(self.stage(batch), CLASSES)
         assert self.writer.place(list(plan.rows.values())) == []
-        self.writer.finish(plan)
+        self.writer.finish(plan.staged)
         self.placed_to = plan.position.offset
 
     def sync(self) -> None:

@@ -1,0 +1,76 @@
+"""Applying a quarantined message after all: what of it may still be applied, long after its place in the stream has passed.
+
+An annotation may have seen newer messages since. Then an old one may only supply an image that is missing; anything else would undo what
+people did later, and is refused unless the operator says that it is to count as new.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from azaion_daemon.ingest.rules import StagedImage, apply_annotation, apply_deleted, apply_validated
+from azaion_daemon.store.records import Annotation
+from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Event, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What a replay makes of the ledger, and why it does not apply to some annotations."""
+
+    rows: Mapping[str, Annotation]
+    refused: Mapping[str, str]
+
+
+def replay(
+    event: Event,
+    image: StagedImage | None,
+    rows: Mapping[str, Annotation],
+    *,
+    position: int,
+    as_new: bool,
+    known_classes: AbstractSet[int],
+    now: float,
+) -> Replayed:
+    """Apply a message out of its order. `position` is the ledger's: what changes counts from there, as it happens now."""
+    changed: dict[str, Annotation] = {}
+    refused: dict[str, str] = {}
+    for name in (event.name,) if isinstance(event, AnnotationEvent) else event.names:
+        row = rows.get(name)
+        newer = row is not None and row.position > event.position and not as_new
+        if newer and row is not None:
+            supplied = _supply_image(row, event, image, position, now)
+            if supplied is None:
+                refused[name] = f"it has changed since, at {row.position}; replay it as new if this message is right"
+            else:
+                changed[name] = supplied
+            continue
+        match event:
+            case AnnotationEvent():
+                change = apply_annotation(row, replace(event, position=position), image, known_classes=known_classes, now=now)
+            case BulkEvent(status=Status.VALIDATED):
+                change = apply_validated(row, position, known_classes=known_classes, now=now)
+            case _:
+                change = apply_deleted(row, position, known_classes=known_classes, now=now)
+        if change.ignored is not None:
+            refused[name] = change.ignored
+        elif change.row is not None:
+            changed[name] = change.row
+    return Replayed(changed, refused)
+
+
+def _supply_image(row: Annotation, event: Event, image: StagedImage | None, position: int, now: float) -> Annotation | None:
+    if image is None or row.image is not None or not isinstance(event, AnnotationEvent):
+        return None
+    return replace(
+        row,
+        image=image.sha256,
+        staged=image.file,
+        extension=event.extension,
+        width=image.width,
+        height=image.height,
+        image_missing=False,
+        dirty=position,
+        position=position,
+        validated_position=position if row.home == "validated" else row.validated_position,
+        changed=now,
+    )

@@ -1,0 +1,78 @@
+"""What commands ask of the daemon: a file a request, taken up when SIGUSR1 says so, or at the daemon's next start.
+
+state/requests/{id}.json      the request
+state/requests/{id}.answer    what became of it; replaces the request
+"""
+
+import json
+import os
+import signal
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from azaion_daemon.errors import OperatorError
+from azaion_daemon.ops.status import read_status
+from azaion_daemon.store.durable import write_json
+from azaion_daemon.store.layout import Layout
+
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class Request:
+    """Something to do: its kind and its arguments, as JSON."""
+
+    id: str
+    kind: str
+    arguments: dict[str, Any]
+
+
+def ask(layout: Layout, kind: str, arguments: dict[str, Any], *, wait_s: float) -> dict[str, Any] | None:
+    """Leave a request, wake the daemon and wait for its answer; None when no daemon runs: it is taken up at the next start.
+
+    Raises:
+        OperatorError: The requests cannot be written, or no answer came in time (the request stays).
+    """
+    request = Request(uuid.uuid4().hex, kind, arguments)
+    path = layout.requests / f"{request.id}.json"
+    try:
+        write_json(path, asdict(request))
+    except OSError as error:
+        raise OperatorError(f"{path} cannot be written: {error.strerror}. Run this as the user of the daemon.") from error
+    status = read_status(layout)
+    if status is None or status["state"] == "stopped":
+        return None
+    os.kill(status["pid"], signal.SIGUSR1)
+    answer = path.with_suffix(".answer")
+    deadline = time.monotonic() + wait_s
+    while not answer.exists():
+        if time.monotonic() > deadline:
+            raise OperatorError(f"no answer within {wait_s:.0f} s; the request stays and is carried out when the daemon comes to it")
+        time.sleep(_POLL_S)
+    document: dict[str, Any] = json.loads(answer.read_text())
+    answer.unlink()
+    return document
+
+
+def pending(layout: Layout) -> list[Request]:
+    """The requests that wait, oldest first; one that cannot be read is answered so."""
+    requests = []
+    for path in sorted(layout.requests.glob("*.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            requests.append(Request(**json.loads(path.read_text())))
+        except (ValueError, TypeError) as error:
+            _answer(path, {"ok": False, "error": f"the request cannot be read: {error}"})
+    return requests
+
+
+def answer(layout: Layout, request: Request, document: dict[str, Any]) -> None:
+    """Say what became of a request, which is done then."""
+    _answer(layout.requests / f"{request.id}.json", document)
+
+
+def _answer(path: Path, document: dict[str, Any]) -> None:
+    write_json(path.with_suffix(".answer"), document)
+    path.unlink()
