@@ -42,9 +42,12 @@ def render_status(document: dict[str, Any] | None) -> str:
     stream, annotations, training = document["stream"], document["annotations"], document["training"]
     current = document["models"]["current"]
     connection = "connected" if stream["connected"] else f"not connected: {stream['why'] or 'trying'}"
+    if document["state"] == "stopped":
+        connection = "not connected"
+    position = "nothing consumed yet" if stream["position"] is None else f"position {stream['position']}"
     lines = [
         f"daemon       {document['state']}, version {document['version']}, pid {document['pid']}, up {document['uptime_s']:.0f} s",
-        f"stream       {connection}; position {stream['position']}, {stream['reconnects']} reconnects",
+        f"stream       {connection}; {position}, {stream['reconnects']} reconnects",
         "annotations  " + ", ".join(f"{count} {kind}" for kind, count in annotations.items()),
         f"training     {training['why']}",
     ]

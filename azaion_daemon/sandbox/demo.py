@@ -6,6 +6,7 @@ The daemon is the unmodified one, run as an operator would, through its commands
 import asyncio
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -41,6 +42,7 @@ _OVERRIDES: dict[str, Any] = {
 def run_demo(keep: Path | None) -> int:
     """Run the demo and print its outcome, as one JSON object, on the last line of stdout; the process's exit status."""
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: everything is stopped
     directory = keep or Path(tempfile.mkdtemp(prefix="azaion-demo-"))
     directory.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,6 +1,8 @@
 """An operator of the daemon: makes its configuration and root through its commands, runs it, and looks at what it says and keeps."""
 
+import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +14,9 @@ from typing import Any, Self
 import psutil
 import yaml
 
-from azaion_daemon.sandbox.processes import SandboxError
+from azaion_daemon.sandbox.processes import SandboxError, spawn
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.pool import WorkerPool
 
 _POLL_S = 0.05
 
@@ -54,13 +58,25 @@ class Operator:
         """Run a command of the daemon, whatever its status."""
         return subprocess.run([*_command(), *arguments], cwd=self.directory, capture_output=True, text=True, check=False)
 
+    def root(self) -> Path:
+        """The root directory that the configuration names."""
+        return Path(yaml.safe_load(self.config.read_text())["directories"]["root"])
+
+    def end_workers(self) -> None:
+        """End the trainings, which outlive their daemon."""
+        for job in (self.root() / "state" / "jobs").glob("*/"):
+            asyncio.run(WorkerPool().cancel(JobDirectory(job)))
+
     def daemon(self) -> "RunningDaemon":
         """A context in which the daemon runs."""
         return RunningDaemon(self)
 
 
 class RunningDaemon:
-    """The daemon as a process of its own. Leaving the context stops it with SIGTERM, and kills it when something went wrong."""
+    """The daemon as a process of its own.
+
+    Leaving the context stops it with SIGTERM. When something went wrong it is killed, and its trainings with it.
+    """
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
@@ -68,17 +84,18 @@ class RunningDaemon:
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        with self._operator.log.open("ab") as log:
-            self._log_start = log.tell()
-            self.process = subprocess.Popen([*_command(), "run"], cwd=self._operator.directory, stdout=log, stderr=subprocess.STDOUT)
+        log = self._operator.log
+        self._log_start = log.stat().st_size if log.exists() else 0
+        self.process = spawn([*_command(), "run"], log=log, cwd=self._operator.directory, environment=os.environ)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         if kind is None:
             self.stop()
-        elif self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            return
+        if self.process.poll() is None:
+            self.kill()
+        self._operator.end_workers()
 
     def stop(self, limit_s: float = 30.0) -> float:
         """Ask it to stop; how many seconds that took.
@@ -113,9 +130,8 @@ class RunningDaemon:
 
     def status(self) -> dict[str, Any] | None:
         """What it says of itself; None before its first word."""
-        root = Path(yaml.safe_load(self._operator.config.read_text())["directories"]["root"])
         try:
-            document: dict[str, Any] = json.loads((root / "state" / "status.json").read_bytes())
+            document: dict[str, Any] = json.loads((self._operator.root() / "state" / "status.json").read_bytes())
         except FileNotFoundError:
             return None
         return document if document["pid"] == self.process.pid else None
