@@ -116,6 +116,7 @@ class Conductor:
 
     async def _take_through(self, job: Job) -> None:
         self.job = job
+        self.decision = Decision(due=False, why=f"wait: job {job.id} is under way")
         while self.job is not None and self.job.state in _UNFINISHED:
             match JobState(self.job.state):
                 case JobState.REQUESTED:

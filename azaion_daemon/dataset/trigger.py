@@ -13,8 +13,6 @@ class TriggerFacts:
     """Annotations that are new, changed or gone among the validated since the snapshot of the last judged job."""
     total: int
     """Validated annotations."""
-    running: str | None = None
-    """The job under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +25,9 @@ class Decision:
 
 def decide(facts: TriggerFacts, settings: TriggerSettings) -> Decision:
     """Level-triggered: what is due stays due until a job has taken it up."""
-    if facts.running is not None:
-        return Decision(due=False, why=f"wait: job {facts.running} is under way")
     if facts.total < settings.min_total:
         return Decision(due=False, why=f"wait: {facts.total} of {settings.min_total} validated annotations that are needed at least")
-    count = f"{facts.changed} of {settings.new_annotations} annotations are new, changed or gone since the last training"
+    count = f"{facts.changed} annotations are new, changed or gone since the last training, {settings.new_annotations} are needed"
     if facts.changed < settings.new_annotations:
         return Decision(due=False, why=f"wait: {count}")
-    return Decision(due=True, why=f"train: {count}, {facts.total} in all")
+    return Decision(due=True, why=f"train: {count}; {facts.total} are validated")

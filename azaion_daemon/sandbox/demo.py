@@ -126,7 +126,7 @@ class Demo:
                 say.step("Stopping the daemon")
                 say.detail(f"it took {daemon.stop():.1f} s")
         current = status["models"]["current"]
-        self._summarise(status, verdict)
+        self._summarise(world, status, verdict)
         return {
             "annotations": len(shift.truth),
             "dataset": status["training"]["jobs"][-1]["dataset"],
@@ -175,7 +175,7 @@ class Demo:
             daemon.wait_for_status(ingested, "the annotations to be ingested", limit_s=_INGEST_LIMIT_S)
         finally:
             thread.join()
-        say.detail("")
+        say.detail(f"{images} images are in the tree: " + ", ".join(f"{count} {kind}" for kind, count in expected.items()))
 
     def _train(self, daemon: RunningDaemon) -> dict[str, Any]:
         say = self._screen
@@ -190,7 +190,9 @@ class Demo:
                 raise SandboxError(f"the training failed: {job['why']}; see {self._operator.log}")
             if job is not None and job["dataset"] and not announced:
                 announced = True
-                say.detail(f"dataset {job['dataset']}, because: {daemon.wait_for_event('trigger.due')['why']}")
+                say.detail(daemon.wait_for_event("trigger.due")["why"])
+                formed = daemon.wait_for_event("dataset.formed")
+                say.detail(f"dataset {formed['dataset']}: " + ", ".join(f"{count} {side}" for side, count in formed["images"].items()))
             if progress := training["progress"]:
                 say.progress(_progress(progress))
             release = status["releases"][-1] if status["releases"] else None
@@ -198,7 +200,9 @@ class Demo:
                 say.progress(f"release {release['serial']} is {release['state']} {release['why'] or ''}")
             return release is not None and release["state"] == "published" and job is not None and job["state"] == "released"
 
-        return daemon.wait_for_status(released, "a model to be published", limit_s=_TRAIN_LIMIT_S)
+        status = daemon.wait_for_status(released, "a model to be published", limit_s=_TRAIN_LIMIT_S)
+        say.detail(f"trained, exported, evaluated, encrypted and published: release {status['releases'][-1]['serial']}")
+        return status
 
     def _verify_tree(self, world: World, shift: Scenario) -> bool:
         say = self._screen
@@ -236,11 +240,12 @@ class Demo:
             )
         return verdict, consumer.digest(onnx)
 
-    def _summarise(self, status: dict[str, Any], verdict: consumer.Verdict) -> None:
-        annotations, current = status["annotations"], status["models"]["current"]
+    def _summarise(self, world: World, status: dict[str, Any], verdict: consumer.Verdict) -> None:
+        current, name = status["models"]["current"], status["training"]["jobs"][-1]["dataset"]
+        dataset = json.loads((world.root / "datasets" / name / "dataset.json").read_text())
         self._screen.step("What happened")
         for line in (
-            f"{annotations['validated']} validated annotations became the dataset {status['training']['jobs'][-1]['dataset']}.",
+            f"{sum(dataset['images'].values())} validated annotations became the dataset {name}.",
             f"A YOLO26 was trained on it from random weights; it reaches mAP50 {current['map50']:.3f} on the test images.",
             f"It was encrypted and published as release {status['releases'][-1]['serial']}, and verified as consumers see it.",
             f"A consumer found {verdict.found} of {verdict.known} shapes with it in images that were never annotated.",
