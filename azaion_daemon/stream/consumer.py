@@ -44,6 +44,7 @@ _CLOSE_TIMEOUT_S = 5.0
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
 _SILENT_HEARTBEATS = 2.5
+_REST_OF_CHUNK_S = 0.5
 
 
 @dataclass
@@ -111,6 +112,7 @@ class _Connection:
         self._position: Position | None = None
         self._verified = asyncio.Event()
         self._ended: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
+        self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # the first reason may be known already
 
     async def run(self, position: Position | None) -> Never:
         """Deliver what comes after `position` until the connection fails.
@@ -122,17 +124,7 @@ class _Connection:
         self._position = position
         if position is None:
             self._verified.set()
-        consumer = Consumer(
-            self._settings.host,
-            self._settings.port,
-            username=self._settings.user,
-            password=self._settings.password.get_secret_value(),
-            vhost=self._settings.virtual_host,
-            heartbeat=self._settings.heartbeat_s,
-            max_subscribers_by_connection=1,
-            on_close_handler=self._on_closed,
-            connection_name="azaion-daemon",
-        )
+        consumer = _new_consumer(self._settings, self._on_closed)
         try:
             specification = self._specification()
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
@@ -172,12 +164,12 @@ class _Connection:
     async def _on_message(self, data: bytes, context: MessageContext) -> None:
         """Runs inside the library, which would swallow an exception together with the rest of the chunk."""
         try:
+            if self._ended.done():
+                return
             message = RawMessage(context.offset, data)
             if not self._verified.is_set():
                 self._verify(message)
                 self._verified.set()
-            if self._ended.done():
-                return
             received = self._health.received
             if received is None:
                 received = -1 if self._position is None else self._position.offset
@@ -200,8 +192,8 @@ class _Connection:
         log.error("stream.mismatch", stream=self._settings.name, position=offset, found=found)
         return StreamMismatchError(
             f"the stream {self._settings.name} is not the one that was consumed up to offset {offset}: {found}. It was deleted and made "
-            "anew, or its retention has removed messages that were never consumed. Nothing was taken from it. Restore the stream, or "
-            "give this root's ledger the position to go on from."
+            "anew, or its retention has removed messages that were never consumed. Nothing was taken from it. Restore the stream, or make "
+            "a new root for it with azaion-daemon init."
         )
 
     def _on_closed(self, info: OnClosedErrorInfo) -> None:
@@ -225,7 +217,13 @@ class _Connection:
             if listener is None or listener.done():
                 raise OutsideError(f"the connection to {self._where()} sent something that cannot be read")
             if not self._verified.is_set() and time.monotonic() - started > self._settings.verify_timeout_s:
-                raise self._mismatch("it has no message there")
+                newest = await _newest_offset(self._settings)
+                if newest is not None and self._position is not None and newest < self._position.offset:
+                    raise self._mismatch(f"it ends at offset {newest}")
+                raise OutsideError(
+                    f"the message that was consumed last does not come from {self._where()}: the stream {self._settings.name} "
+                    + ("seems to be empty; was it made anew?" if newest is None else f"has offset {newest}, but does not deliver it")
+                )
 
     def _where(self) -> str:
         return f"{self._settings.host}:{self._settings.port}"
@@ -248,6 +246,44 @@ class _Connection:
                 )
             case _:
                 return f"no connection to {where}: {str(error) or type(error).__name__}"
+
+
+def _new_consumer(settings: StreamSettings, on_closed: Callable[[OnClosedErrorInfo], None] | None = None) -> Consumer:
+    return Consumer(
+        settings.host,
+        settings.port,
+        username=settings.user,
+        password=settings.password.get_secret_value(),
+        vhost=settings.virtual_host,
+        heartbeat=settings.heartbeat_s,
+        max_subscribers_by_connection=1,
+        on_close_handler=on_closed,
+        connection_name="azaion-daemon",
+    )
+
+
+async def _newest_offset(settings: StreamSettings) -> int | None:
+    """The offset of the stream's last message, seen by a second consumer; None when none comes: the stream is empty, or stuck."""
+    offsets: list[int] = []
+    came = asyncio.Event()
+
+    def see(_: bytes, context: MessageContext) -> None:
+        offsets.append(context.offset)
+        came.set()
+
+    consumer = _new_consumer(settings)
+    try:
+        async with asyncio.timeout(settings.verify_timeout_s):
+            await consumer.subscribe(
+                settings.name, see, decoder=None, offset_specification=ConsumerOffsetSpecification(OffsetType.LAST), initial_credit=1
+            )
+            await came.wait()
+            await asyncio.sleep(_REST_OF_CHUNK_S)
+    except TimeoutError:
+        return None
+    finally:
+        await _close(consumer)
+    return max(offsets)
 
 
 async def _close(consumer: Consumer) -> None:

@@ -206,6 +206,45 @@ def test_a_stream_that_was_deleted_and_made_anew_stops_it(site: Site, broker: Br
     assert site.tree() == before
 
 
+def test_a_stream_that_was_made_anew_and_is_shorter_stops_it_with_its_end(site: Site, broker: Broker, stream: str) -> None:
+    site.overrides["stream"] = {"verify_timeout_s": 1.5}
+    site.configure()
+    shift = scenario(20, seed=9)
+    with site.daemon() as daemon:
+        site.publish(shift.messages)
+        wait_until_consumed(daemon, len(shift.messages))
+    broker.delete_stream(stream)
+    broker.create_stream(stream)
+    site.publish(shift.messages[:3])
+    assert "it ends at offset 2" in refused(site)
+
+
+def test_an_empty_stream_where_messages_were_is_said_and_waited_for(site: Site, broker: Broker, stream: str) -> None:
+    site.overrides["stream"] = {"verify_timeout_s": 1.5}
+    site.configure()
+    shift = scenario(5, seed=9)
+    with site.daemon() as daemon:
+        site.publish(shift.messages)
+        wait_until_consumed(daemon, len(shift.messages))
+    broker.delete_stream(stream)
+    broker.create_stream(stream)
+    with site.daemon() as daemon:
+        assert "seems to be empty; was it made anew?" in daemon.wait_for_event("stream.disconnected")["why"]
+
+
+def test_when_nothing_new_was_published_the_stream_is_still_the_same(site: Site) -> None:
+    site.overrides["stream"] = {"verify_timeout_s": 1.5}
+    site.configure()
+    shift = scenario(5, seed=10)
+    with site.daemon() as daemon:
+        site.publish(shift.messages)
+        wait_until_consumed(daemon, len(shift.messages))
+    with site.daemon() as daemon:
+        daemon.wait_for_event("stream.connected")
+        time.sleep(3)  # twice as long as it may take to verify: nothing must happen
+        assert "stream.disconnected" not in [event["event"] for event in daemon.events()]
+
+
 def test_a_bad_message_is_kept_whole_and_the_next_ones_are_taken(site: Site) -> None:
     shift = scenario(10, seed=8)
     half = shift.messages[0].body[: len(shift.messages[0].body) // 2]
