@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,8 @@ class Daemon:
 
     async def _write_status(self) -> None:
         document = await self._status()
-        await asyncio.to_thread(write_status, self._layout, document)
+        with suppress(OSError):  # a full disk must not end the daemon for its status; what matters notices by itself
+            await asyncio.to_thread(write_status, self._layout, document)
 
     async def _status(self) -> dict[str, Any]:
         ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor

@@ -5,6 +5,7 @@ class's exit code. Anything else that escapes is a fault of ours and keeps its t
 """
 
 import os
+from collections.abc import Iterable
 
 
 class AzaionError(Exception):
@@ -57,6 +58,21 @@ class TrainingError(AzaionError):
 
 class ReleaseError(OutsideError):
     """A model could not be published, or what was published does not verify."""
+
+
+def gravest(errors: Iterable[BaseException]) -> BaseException | None:
+    """The one of several failures that must not hide behind the others: a disk that fails, before one that is only full. None of none."""
+    return min(errors, key=_gravity, default=None)
+
+
+def _gravity(error: BaseException) -> int:
+    match error:
+        case DiskFullError():
+            return 2
+        case StorageError():
+            return 0
+        case _:
+            return 1
 
 
 def raise_if_disk_failed(error: AzaionError) -> None:

@@ -55,7 +55,7 @@ class Stager:
 
     def sync(self) -> None:
         """Make all that was staged durable, with one call for the whole filesystem."""
-        with storage("making received images durable"):
+        with storage("making received images durable", syncing=True):
             self._sync()
 
     def close(self) -> None:

@@ -53,6 +53,11 @@ class Tree:
         """Place rows; the names of those whose image is nowhere."""
         return [row.name for row in rows if not self.place(row)]
 
+    def _see_directories(self) -> None:
+        """An image is nowhere only when all the places for it are there: a directory that was moved away must not become a loss."""
+        for directory in (self._incoming, *self._images.values()):
+            os.stat(directory)  # noqa: PTH116 - raises what it finds
+
     def _extensions(self, row: Annotation) -> list[str]:
         return [extension for extension in {row.extension, *row.stale_extensions.split("/")} if extension]
 
@@ -76,8 +81,12 @@ class Tree:
     def _place_image(self, row: Annotation, others: list[Home]) -> bool:
         target = f"{self._images[row.home]}{row.name}.{row.extension}"
         if row.staged is not None:
-            with suppress(FileNotFoundError):
+            try:
                 os.replace(self._incoming + row.staged, target)  # noqa: PTH105 - a hot path
+            except FileNotFoundError:
+                if os.path.lexists(self._incoming + row.staged):
+                    raise  # the image is there, its directory is not
+            else:
                 return True
         candidates = [path for home in others if os.path.lexists(path := f"{self._images[home]}{row.name}.{row.extension}")]
         if os.path.lexists(target):
@@ -85,6 +94,7 @@ class Tree:
         if len(candidates) > 1:  # a crash left more than one: only the digest can tell
             candidates = [path for path in candidates if _sha256(path) == row.image]
         if not candidates:
+            self._see_directories()
             return False
         os.replace(candidates[0], target)  # noqa: PTH105 - a hot path
         return True

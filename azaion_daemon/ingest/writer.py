@@ -15,10 +15,10 @@ After a crash `recover` places the dirty rows again and removes the staged files
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field
 
-from azaion_daemon.errors import OperatorError
+from azaion_daemon.errors import OperatorError, gravest
 from azaion_daemon.ingest.replay import Replayed, replay
 from azaion_daemon.ingest.rules import Change, apply_annotation, apply_deleted, apply_validated
 from azaion_daemon.ingest.staging import StagedMessage
@@ -105,8 +105,15 @@ class Writer:
             StorageError: The disk failed or is full; placing the same rows again goes on.
         """
         parts = [rows[start : start + _ROWS_A_TASK] for start in range(0, len(rows), _ROWS_A_TASK)]
+        placing = [self._pool.submit(self._place_part, part) for part in parts]
+        wait(placing)  # all of them, also after a failure: the same rows may be placed again at once
+        if error := gravest(error for part in placing if (error := part.exception())):
+            raise error
+        return [name for part in placing for name in part.result()]
+
+    def _place_part(self, rows: Sequence[Annotation]) -> list[str]:
         with storage("placing annotations"):
-            return [name for names in self._pool.map(self._tree.place_all, parts) for name in names]
+            return self._tree.place_all(rows)
 
     def finish(self, staged: Iterable[str]) -> None:
         """After placing: staged files that no row needed go away."""
@@ -120,7 +127,7 @@ class Writer:
         Raises:
             StorageError: Something that was written is lost; only starting again from the ledger is safe.
         """
-        with storage("syncing the tree"):
+        with storage("syncing the tree", syncing=True):
             self._sync()
 
     def close(self) -> None:

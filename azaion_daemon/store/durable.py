@@ -22,22 +22,25 @@ _TEMPORARY = ".tmp"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def storage_error(error: OSError, doing: str) -> StorageError:
-    """The error for the operator that stands for a failed file operation."""
+def storage_error(error: OSError, doing: str, *, syncing: bool = False) -> StorageError:
+    """The error for the operator that stands for a failed file operation.
+
+    While `syncing`, a full disk is a failed disk: the kernel has dropped what it could not write, and the next sync would not miss it.
+    """
     where = f" {error.filename}" if error.filename else ""
     what = f"{doing}{where}: {error.strerror or error}"
-    if error.errno in _FULL:
+    if error.errno in _FULL and not syncing:
         return DiskFullError(f"{what}. Free some space; nothing is lost and work goes on by itself.")
     return StorageError(f"{what}. Check the disk and the kernel's log, then start the daemon again.")
 
 
 @contextmanager
-def storage(doing: str) -> Iterator[None]:
-    """Turn any OSError inside into the StorageError that says what was being done."""
+def storage(doing: str, *, syncing: bool = False) -> Iterator[None]:
+    """Turn any OSError inside into the StorageError that says what was being done; `syncing` as in `storage_error`."""
     try:
         yield
     except OSError as error:
-        raise storage_error(error, doing) from error
+        raise storage_error(error, doing, syncing=syncing) from error
 
 
 def fsync_directory(directory: Path) -> None:

@@ -114,3 +114,12 @@ def test_a_lock_ends_with_its_process_however_it_ends(tmp_path: Path) -> None:
         process.wait()
         with exclusive_lock(tmp_path / "lock", busy="x"):
             pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_is_full_while_syncing_has_failed(number: int) -> None:
+    with pytest.raises(DiskFullError), storage("writing"):
+        raise OSError(number, "full")
+    with pytest.raises(StorageError) as caught, storage("syncing", syncing=True):
+        raise OSError(number, "full")
+    assert not isinstance(caught.value, DiskFullError)

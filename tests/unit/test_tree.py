@@ -230,3 +230,15 @@ def test_names_near_the_limit_fit(layout: Layout, tree: Tree) -> None:
     name = "ä" * 100
     assert tree.place(replace(with_staged(layout, row(VALIDATED, name=name), 1)))
     assert layout.label(VALIDATED, name).exists()
+
+
+@pytest.mark.parametrize("gone", ["seed", "incoming"])
+def test_an_image_is_not_lost_because_the_directory_it_may_be_in_is_gone(layout: Layout, tree: Tree, gone: str) -> None:
+    put_files(layout, row(SEED))
+    directory = layout.images(SEED) if gone == "seed" else layout.incoming
+    layout.image(SEED, "a", "jpg").unlink()
+    aside = directory.rename(layout.root / "moved away")
+    with pytest.raises(FileNotFoundError):
+        tree.place(row(VALIDATED))
+    aside.rename(directory)
+    assert not tree.place(row(VALIDATED))
