@@ -295,8 +295,17 @@ class LedgerThread:
         self.ledger = ledger
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Await one of the ledger's methods."""
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: function(*args, **kwargs))
+        """Await one of the ledger's methods.
+
+        Raises:
+            StorageError: SQLite failed, in reading too.
+        """
+
+        def call() -> T:
+            with _sqlite_errors("using the ledger"):
+                return function(*args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def close(self) -> None:
         """Finish the calls under way and close the ledger."""
