@@ -16,7 +16,7 @@ from typing import Any
 from azaion_daemon import __version__
 from azaion_daemon.conductor import Conductor
 from azaion_daemon.dataset.classes import Classes, load_classes
-from azaion_daemon.errors import AzaionError, OperatorError
+from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
@@ -41,12 +41,13 @@ _STATUS_PERIOD_S = 1.0
 
 
 def run(config: Path) -> int:
-    """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status.
-
-    Raises:
-        ConfigError: The configuration cannot be used; before that there is no log to say it in.
-    """
-    settings = load_settings(config)
+    """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status."""
+    try:
+        settings = load_settings(config)
+    except ConfigError as unusable:
+        with logging_to(sys.stdout, level="info", style="auto"):
+            log.error("daemon.failed", error=str(unusable), kind="ConfigError")  # noqa: TRY400 - expected: no traceback
+        return unusable.exit_code
     with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format):
         log.info("daemon.starting", version=__version__, pid=os.getpid(), config=str(config), root=str(settings.directories.root))
         exit_code = 0

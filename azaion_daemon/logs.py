@@ -8,7 +8,6 @@ import atexit
 import logging
 import logging.handlers
 import queue
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -187,8 +186,3 @@ class _Writer:
 def _order_fields(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     first = {"timestamp": event.pop("timestamp", None), "level": event.pop("level", None), "service": SERVICE}
     return {**first, "event": event.pop("event", ""), **event}
-
-
-def log_to_stderr_plainly() -> None:
-    """For commands other than `run`: messages for people, on stderr, only what matters."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s")

@@ -46,6 +46,8 @@ def load_classes(path: Path) -> Classes:
         raise ConfigError(f"{path} does not exist. Put the platform's class list there; without it no label can be understood.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not text.strip():
+        text = "[]"
     try:
         entries = TypeAdapter(list[_Entry]).validate_json(text)
     except ValidationError as error:

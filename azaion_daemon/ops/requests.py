@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from azaion_daemon.errors import OperatorError
-from azaion_daemon.ops.status import read_status
-from azaion_daemon.store.durable import write_json
+from azaion_daemon.store.durable import lock_holder, write_json
 from azaion_daemon.store.layout import Layout
 
 _POLL_S = 0.05
@@ -42,10 +41,15 @@ def ask(layout: Layout, kind: str, arguments: dict[str, Any], *, wait_s: float) 
         write_json(path, asdict(request))
     except OSError as error:
         raise OperatorError(f"{path} cannot be written: {error.strerror}. Run this as the user of the daemon.") from error
-    status = read_status(layout)
-    if status is None or status["state"] == "stopped":
+    pid = lock_holder(layout.lock)
+    if pid is None:
         return None
-    os.kill(status["pid"], signal.SIGUSR1)
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except ProcessLookupError:
+        return None
+    except PermissionError as error:
+        raise OperatorError(f"the daemon (pid {pid}) cannot be woken by this user; the request waits for its next start") from error
     answer = path.with_suffix(".answer")
     deadline = time.monotonic() + wait_s
     while not answer.exists():

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from azaion_daemon.store.durable import replace_atomically
+from azaion_daemon.store.durable import lock_holder, replace_atomically
 from azaion_daemon.store.layout import Layout
 
 
@@ -18,9 +18,9 @@ def read_status(layout: Layout) -> dict[str, Any] | None:
     """The daemon's last words, with `state` set to `stopped` when it cannot have been its last: its process is gone. None without any."""
     try:
         document: dict[str, Any] = json.loads(layout.status.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
-    if document["state"] != "stopped" and not _alive(document["pid"]):
+    if document["pid"] != lock_holder(layout.lock):
         document["state"] = "stopped"
     return document
 
@@ -29,10 +29,6 @@ def disk(root: Path) -> dict[str, int]:
     """Size and free space of the root's filesystem, in bytes."""
     numbers = os.statvfs(root)
     return {"total_bytes": numbers.f_blocks * numbers.f_frsize, "free_bytes": numbers.f_bavail * numbers.f_frsize}
-
-
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def render_status(document: dict[str, Any] | None) -> str:

@@ -1,16 +1,21 @@
 """`azaion-daemon sandbox up`: the world until somebody interrupts."""
 
+import asyncio
 import signal
 import sys
 import threading
 from pathlib import Path
 from typing import TextIO
 
+from azaion_daemon.sandbox.annotator import Annotator
+from azaion_daemon.sandbox.scenario import scenario
 from azaion_daemon.sandbox.world import World
 
 
-def run_until_interrupted(directory: Path, out: TextIO) -> None:
-    """Bring the world up, write its `.env` to `out` and what runs to stderr, wait for SIGINT or SIGTERM, and stop everything.
+def run_until_interrupted(directory: Path, out: TextIO, *, annotations: int) -> None:
+    """Bring the world up, have so many images annotated, wait for SIGINT or SIGTERM, and stop everything.
+
+    The `.env` to use with it goes to `out`, what runs to stderr.
 
     Called from the main thread, since signals are taken. The handlers of before are put back.
 
@@ -24,6 +29,9 @@ def run_until_interrupted(directory: Path, out: TextIO) -> None:
             out.write(world.dotenv())
             out.flush()
             print(_describe(world), file=sys.stderr)
+            shift = scenario(annotations, seed=1)
+            published = asyncio.run(Annotator(world.broker, world.stream).publish(shift.messages)) if annotations else 0
+            print(f"annotators have published {published} messages about {annotations} images", file=sys.stderr)
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -86,7 +86,7 @@ class Ledger:
             StorageError: SQLite cannot read it.
         """
         if not path.exists():
-            raise RootError(f"{path} does not exist. If the ledger was lost, `azaion-daemon init` makes a new one.")
+            raise RootError(f"{path} does not exist. Restore it from a backup; the annotations need nothing more.")
         self._clock = clock
         with _sqlite_errors(f"opening {path}"):
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)

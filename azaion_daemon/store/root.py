@@ -109,4 +109,7 @@ def _refuse_unknown_annotations(layout: Layout) -> None:
     for home in Home:
         for directory in (layout.images(home), layout.labels(home)):
             if any(directory.iterdir()):
-                raise RootError(f"{directory} holds files already, and there is no ledger that knows them. Start with an empty root.")
+                raise RootError(
+                    f"{directory} holds files already, and there is no ledger that knows them. Restore {layout.ledger} from a backup, "
+                    "or name another root. Delete nothing."
+                )

@@ -155,6 +155,13 @@ def refused(site: Site) -> str:
     return str(event["error"])
 
 
+def test_a_configuration_that_cannot_be_used_ends_it_with_a_word(site: Site) -> None:
+    site.operator.config.write_text("stream: [")
+    assert "is not valid YAML" in refused(site)
+    site.operator.config.unlink()
+    assert "azaion-daemon config render" in refused(site)
+
+
 def test_a_missing_classes_json_ends_it_with_a_word(site: Site) -> None:
     (site.root / "classes.json").unlink()
     assert "classes.json does not exist. Put the platform's class list there" in refused(site)

@@ -114,7 +114,8 @@ def test_without_rabbitmq_a_container_is_run(tmp_path: Path, monkeypatch: pytest
 @pytest.fixture
 def sandbox_up(tmp_path: Path) -> "subprocess.Popen[str]":
     program = (
-        "import pathlib, sys; from azaion_daemon.sandbox.up import run_until_interrupted as up; up(pathlib.Path(sys.argv[1]), sys.stdout)"
+        "import pathlib, sys; from azaion_daemon.sandbox.up import run_until_interrupted as up; "
+        "up(pathlib.Path(sys.argv[1]), sys.stdout, annotations=3)"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

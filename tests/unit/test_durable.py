@@ -15,6 +15,7 @@ from azaion_daemon.store.durable import (
     FilesystemSync,
     exclusive_lock,
     fsync_directory,
+    lock_holder,
     replace_atomically,
     replace_durably,
     storage,
@@ -123,3 +124,12 @@ def test_a_disk_that_is_full_while_syncing_has_failed(number: int) -> None:
     with pytest.raises(StorageError) as caught, storage("syncing", syncing=True):
         raise OSError(number, "full")
     assert not isinstance(caught.value, DiskFullError)
+
+
+def test_a_pid_is_believed_only_while_its_lock_is_held(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert lock_holder(lock) is None
+    with exclusive_lock(lock, busy="in use"):
+        assert lock_holder(lock) == os.getpid()
+    assert lock.read_text().strip() == str(os.getpid())
+    assert lock_holder(lock) is None
