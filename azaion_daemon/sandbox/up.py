@@ -26,12 +26,12 @@ def run_until_interrupted(directory: Path, out: TextIO, *, annotations: int) -> 
     try:
         print("starting a broker, an object store and the platform's API ...", file=sys.stderr)
         with World(directory) as world:
-            out.write(world.dotenv())
-            out.flush()
-            print(_describe(world), file=sys.stderr)
             shift = scenario(annotations, seed=1)
             published = asyncio.run(Annotator(world.broker, world.stream).publish(shift.messages)) if annotations else 0
             print(f"annotators have published {published} messages about {annotations} images", file=sys.stderr)
+            print(_describe(world), file=sys.stderr)
+            out.write(world.dotenv())  # last: whoever has it can begin
+            out.flush()
             threading.Event().wait()
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
