@@ -162,7 +162,7 @@ class Conductor:
             rows = await self._call(self._ledger.in_home, Home.VALIDATED)
             sides = {media: Side(side) for media, side in (await self._call(self._ledger.sides)).items()}
             at = await self._call(self._ledger.position, self._settings.stream.name)
-            position = None if at is None else at.offset
+            position = None if at is None else at.position
 
             def form() -> Snapshot:
                 plan = plan_dataset(rows, sides, self._classes, settings, key=self._root.id)

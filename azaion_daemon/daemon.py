@@ -173,8 +173,8 @@ class Daemon:
     async def _carry_out(self, request: Request) -> dict[str, Any]:
         try:
             match request:
-                case Request(kind="replay", arguments={"offset": int(offset), "as_new": bool(as_new)}):
-                    return {"ok": True, "refused": await self._pipeline.replay(offset, as_new=as_new)}
+                case Request(kind="replay", arguments={"position": int(position), "as_new": bool(as_new)}):
+                    return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:

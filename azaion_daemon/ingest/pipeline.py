@@ -79,7 +79,7 @@ class Pipeline:
         self._syncing = asyncio.Lock()
         self._stopping = asyncio.Event()
         self._placed_to: int | None = None
-        """The offset up to which the tree matches the ledger, but maybe not durably."""
+        """The position up to which the tree matches the ledger, but maybe not durably."""
         self._unknown_roles: set[int] = set()
         self.state = IngestState(dict.fromkeys(Home, 0))
 
@@ -113,18 +113,18 @@ class Pipeline:
         async with self._writing:
             yield
 
-    async def replay(self, offset: int, *, as_new: bool) -> dict[str, str]:
+    async def replay(self, position: int, *, as_new: bool) -> dict[str, str]:
         """Apply a quarantined message after all, and let it go; the names that it was refused for, with the reasons.
 
         A message that was refused for every name stays in the quarantine.
 
         Raises:
-            OperatorError: There is none of that offset, or it still cannot be applied.
+            OperatorError: There is none of that position, or it still cannot be applied.
         """
-        found = await asyncio.to_thread(self._quarantine.get, offset)
+        found = await asyncio.to_thread(self._quarantine.get, position)
         if found is None:
-            raise OperatorError(f"there is no message {offset} in the quarantine")
-        message = RawMessage(offset, found[1])
+            raise OperatorError(f"there is no message {position} in the quarantine")
+        message = RawMessage(found[0].offset, found[1], found[0].base)
         staged = await self._with_space(lambda: asyncio.to_thread(self._stager.stage_again, message, self._settings))
         async with self._syncing, self._writing:  # a sync under way began before this, and must not speak for it
             replayed = await self._with_space(lambda: self._ledger(self._writer.replay, staged, self._known_classes, as_new=as_new))
@@ -135,9 +135,9 @@ class Pipeline:
                 self._placed_to = max(row.position for row in rows)
                 self.state.changed.set()
         if rows or not replayed.refused:
-            await asyncio.to_thread(self._quarantine.remove, offset)
+            await asyncio.to_thread(self._quarantine.remove, position)
             self.state.quarantined -= 1
-            log.info("ingest.replayed", offset=offset, annotations=len(rows), refused=len(replayed.refused))
+            log.info("ingest.replayed", position=position, annotations=len(rows), refused=len(replayed.refused))
         return dict(replayed.refused)
 
     def close(self) -> None:
@@ -209,7 +209,7 @@ class Pipeline:
         plan: Plan = await self._with_space(lambda: self._ledger(self._writer.commit, batch, self._known_classes))
         rows = list(plan.rows.values())
         await self._place(rows, plan.staged)
-        self._placed_to = plan.position.offset
+        self._placed_to = plan.position.position
         self._report(batch, plan, time.monotonic() - started)
 
     async def _place(self, rows: list[Annotation], staged: list[str]) -> None:
@@ -221,15 +221,15 @@ class Pipeline:
 
     def _report(self, batch: list[StagedMessage], plan: Plan, seconds: float) -> None:
         state = self.state
-        state.position = plan.position.offset
+        state.position = plan.position.position
         state.messages += len(batch)
         for home, difference in plan.moved.items():
             state.counts[home] += difference
         quarantined = [message.decoded for message in batch if message.decoded.rejection is not None]
         for decoded in quarantined:
-            log.warning("ingest.message_quarantined", offset=decoded.position, why=decoded.rejection)
+            log.warning("ingest.message_quarantined", position=decoded.position, why=decoded.rejection)
         if plan.surprises:
-            log.warning("ingest.rejected_transition", names=plan.surprises[:20], count=len(plan.surprises), offset=plan.position.offset)
+            log.warning("ingest.rejected_transition", names=plan.surprises[:20], count=len(plan.surprises), position=plan.position.position)
         self._report_roles(batch)
         state.quarantined += len(quarantined)
         if plan.rows:
@@ -241,6 +241,7 @@ class Pipeline:
             bytes=sum(message.bytes for message in batch),
             annotations=len(plan.rows),
             quarantined=len(quarantined),
+            position=plan.position.position,
             offset=plan.position.offset,
             seconds=round(seconds, 4),
         )
@@ -251,7 +252,7 @@ class Pipeline:
             known = not isinstance(event, AnnotationEvent) or event.role in set(Role)
             if isinstance(event, AnnotationEvent) and not known and event.role not in self._unknown_roles:
                 self._unknown_roles.add(event.role)
-                log.warning("ingest.unknown_role", role=event.role, offset=event.position)
+                log.warning("ingest.unknown_role", role=event.role, position=event.position)
 
     def _report_lost(self, names: list[str]) -> None:
         for name in names:

@@ -31,6 +31,8 @@ class StagedMessage:
     decoded: Decoded
     image: StagedImage | None
     bytes: int
+    base: int = 0
+    """See `RawMessage.base`."""
 
 
 class Stager:
@@ -82,12 +84,19 @@ class Stager:
             if isinstance(size, str):
                 decoded = replace(decoded, event=None, rejection=size)
             else:
-                image = StagedImage(f"{message.offset}.image", hashlib.sha256(content).hexdigest(), *size)
+                image = StagedImage(f"{message.position}.image", hashlib.sha256(content).hexdigest(), *size)
                 write_new(self._incoming / image.file, content)
                 decoded = replace(decoded, event=replace(event, image=None))
         if decoded.rejection is not None:
-            self._quarantine.put(stream=self._stream, offset=message.offset, data=message.data, reason=decoded.rejection, now=self._clock())
-        return StagedMessage(decoded, image, len(message.data))
+            self._quarantine.put(
+                stream=self._stream,
+                offset=message.offset,
+                data=message.data,
+                reason=decoded.rejection,
+                now=self._clock(),
+                base=message.base,
+            )
+        return StagedMessage(decoded, image, len(message.data), message.base)
 
 
 def image_size(content: bytes, *, max_pixels: int) -> tuple[int, int] | str:

@@ -92,7 +92,7 @@ class Writer:
             raise OperatorError("nothing was consumed from the stream yet")
         rows = self._ledger.annotations(list(_names(message)))
         replayed = replay(
-            event, message.image, rows, position=position.offset, as_new=as_new, known_classes=known_classes, now=self._clock()
+            event, message.image, rows, position=position.position, as_new=as_new, known_classes=known_classes, now=self._clock()
         )
         audit = [AuditEntry(f"annotation {name}", "replayed", "operator", f"message {event.position}") for name in replayed.rows]
         self._ledger.commit_batch(self._stream, position, replayed.rows.values(), audit)
@@ -145,8 +145,8 @@ def _names(message: StagedMessage) -> Iterator[str]:
 
 def _plan(batch: Sequence[StagedMessage], rows: dict[str, Annotation], known_classes: AbstractSet[int], now: float) -> Plan:
     """Apply a batch's events in order; several changes to one annotation fold into its last state."""
-    last = batch[-1].decoded
-    plan = Plan(Position(last.position, last.digest))
+    last = batch[-1]
+    plan = Plan(Position(last.decoded.position - last.base, last.decoded.digest, last.base))
     before = {name: row.home for name, row in rows.items()}
     for message in batch:
         if message.image is not None:

@@ -16,15 +16,15 @@ _WAIT_S = 60.0
 _SHOWN_BYTES = 200
 
 
-def describe(layout: Layout, offset: int) -> dict[str, Any]:
+def describe(layout: Layout, position: int) -> dict[str, Any]:
     """Why a message is in the quarantine, its properties and, where it can be read, its payload; images as their size.
 
     Raises:
-        OperatorError: There is none of that offset.
+        OperatorError: There is none of that position.
     """
-    found = Quarantine(layout.quarantine).get(offset)
+    found = Quarantine(layout.quarantine).get(position)
     if found is None:
-        raise OperatorError(f"there is no message {offset} in the quarantine; see: azaion-daemon quarantine list")
+        raise OperatorError(f"there is no message {position} in the quarantine; see: azaion-daemon quarantine list")
     entry, content = found
     document: dict[str, Any] = asdict(entry)
     try:
@@ -37,18 +37,18 @@ def describe(layout: Layout, offset: int) -> dict[str, Any]:
     return document
 
 
-def replay(layout: Layout, offsets: Sequence[int], *, as_new: bool) -> Iterator[tuple[int, str, bool]]:
-    """Have messages applied, all when none is named: each offset, what became of it, and whether it is settled or ordered."""
-    for offset in offsets or [entry.offset for entry in Quarantine(layout.quarantine).entries()]:
-        answer = ask(layout, "replay", {"offset": offset, "as_new": as_new}, wait_s=_WAIT_S)
+def replay(layout: Layout, positions: Sequence[int], *, as_new: bool) -> Iterator[tuple[int, str, bool]]:
+    """Have messages applied, all when none is named: each position, what became of it, and whether it is settled or ordered."""
+    for position in positions or [entry.position for entry in Quarantine(layout.quarantine).entries()]:
+        answer = ask(layout, "replay", {"position": position, "as_new": as_new}, wait_s=_WAIT_S)
         if answer is None:
-            yield offset, "no daemon is running; it is replayed at the next start", True
+            yield position, "no daemon is running; it is replayed at the next start", True
         elif not answer["ok"]:
-            yield offset, f"stays: {answer['error']}", False
+            yield position, f"stays: {answer['error']}", False
         elif answer["refused"]:
-            yield offset, "; ".join(f"{name} is left alone: {why}" for name, why in answer["refused"].items()), False
+            yield position, "; ".join(f"{name} is left alone: {why}" for name, why in answer["refused"].items()), False
         else:
-            yield offset, "applied", True
+            yield position, "applied", True
 
 
 def _payload(data: bytes | memoryview) -> Any:

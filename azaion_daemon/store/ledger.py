@@ -22,10 +22,14 @@ from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Posi
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_MIGRATIONS = {
+    2: "ALTER TABLE position ADD COLUMN base INTEGER NOT NULL DEFAULT 0",
+}
+"""What leads to each version from the one before. Additions only: the version before must still be able to work with the ledger."""
 _SCHEMA = """
 CREATE TABLE position (
-    stream TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, updated REAL NOT NULL
+    stream TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, updated REAL NOT NULL, base INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE annotations (
     name TEXT PRIMARY KEY, home TEXT NOT NULL, extension TEXT NOT NULL, label TEXT NOT NULL, pending TEXT, image TEXT, staged TEXT,
@@ -82,7 +86,7 @@ class Ledger:
         """Open an existing ledger and migrate it.
 
         Raises:
-            RootError: There is none, or it was written by a newer version that this one cannot read.
+            RootError: There is none, or it is something else.
             StorageError: SQLite cannot read it.
         """
         if not path.exists():
@@ -94,9 +98,10 @@ class Ledger:
             self._db.execute("PRAGMA busy_timeout=10000")
             self._db.execute("PRAGMA cache_size=-8000")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version != _SCHEMA_VERSION:
+        if version < 1:
             self._db.close()
-            raise RootError(f"{path} has schema {version}, this version of the daemon reads {_SCHEMA_VERSION}")
+            raise RootError(f"{path} is not a ledger of this daemon. Restore it from a backup.")
+        self._migrate(version)
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -125,12 +130,24 @@ class Ledger:
                     self._db.execute("ROLLBACK")
                 raise
 
+    def _migrate(self, version: int) -> None:
+        """Bring an older ledger up to date. A newer one is read as it is: versions only ever add."""
+        for target in range(version + 1, _SCHEMA_VERSION + 1):
+            with self._transaction(f"migrating the ledger to schema {target}") as db:
+                db.execute(_MIGRATIONS[target])
+                db.execute(f"PRAGMA user_version={target}")
+
     # Annotations
 
     def position(self, stream: str) -> Position | None:
         """How far a stream has been consumed; None before its first message."""
-        row = self._db.execute("SELECT offset, digest FROM position WHERE stream=?", (stream,)).fetchone()
+        row = self._db.execute("SELECT offset, digest, base FROM position WHERE stream=?", (stream,)).fetchone()
         return Position(*row) if row else None
+
+    def last_position(self) -> int | None:
+        """The newest position of all streams; None before the first message."""
+        (last,) = self._db.execute("SELECT max(base + offset) FROM position").fetchone()
+        return cast("int | None", last)
 
     def annotations(self, names: Sequence[str]) -> dict[str, Annotation]:
         """The rows of those names that there are."""
@@ -148,9 +165,9 @@ class Ledger:
             db.executemany(_UPSERT, (tuple(getattr(row, column) for column in _COLUMNS) for row in changed))
             _write_audit(db, now, audit)
             db.execute(
-                "INSERT INTO position VALUES (?, ?, ?, ?) ON CONFLICT (stream) DO UPDATE "
-                "SET offset=excluded.offset, digest=excluded.digest, updated=excluded.updated",
-                (stream, position.offset, position.digest, now),
+                "INSERT INTO position (stream, offset, digest, updated, base) VALUES (?, ?, ?, ?, ?) ON CONFLICT (stream) DO UPDATE "
+                "SET offset=excluded.offset, digest=excluded.digest, updated=excluded.updated, base=excluded.base",
+                (stream, position.offset, position.digest, now, position.base),
             )
 
     def clear_dirty(self, placed_to: int) -> None:
@@ -161,7 +178,7 @@ class Ledger:
     def flag_image_lost(self, names: Iterable[str]) -> None:
         """Record that these annotations' images are nowhere."""
         with self._transaction("flagging annotations in the ledger") as db:
-            (position,) = db.execute("SELECT coalesce(max(offset), 0) FROM position").fetchone()
+            (position,) = db.execute("SELECT coalesce(max(base + offset), 0) FROM position").fetchone()
             db.executemany(
                 "UPDATE annotations SET image=NULL, staged=NULL, image_missing=1, changed=:now, "
                 "validated_position=CASE home WHEN 'validated' THEN :position ELSE validated_position END WHERE name=:name",
@@ -208,7 +225,7 @@ class Ledger:
         """Record the sides of new media. A side never changes."""
         with self._transaction("recording the split in the ledger") as db:
             now = self._clock()
-            db.executemany("INSERT INTO media VALUES (?, ?, ?)", [(name, side, now) for name, side in sides.items()])
+            db.executemany("INSERT INTO media (name, side, assigned) VALUES (?, ?, ?)", [(name, side, now) for name, side in sides.items()])
 
     # Jobs, models, releases
 
@@ -244,7 +261,8 @@ class Ledger:
         with self._transaction("recording the model in the ledger") as db:
             db.execute("UPDATE models SET current=0")
             db.execute(
-                "INSERT INTO models VALUES (?, ?, ?, ?, ?, 1, ?) ON CONFLICT (sha256) DO UPDATE SET current=1, path=excluded.path",
+                "INSERT INTO models (sha256, job, dataset_id, metrics, path, current, created) VALUES (?, ?, ?, ?, ?, 1, ?) "
+                "ON CONFLICT (sha256) DO UPDATE SET current=1, path=excluded.path",
                 (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, model.created),
             )
             _write_audit(db, self._clock(), [AuditEntry(f"model {model.sha256}", "current", "daemon", f"job {model.job}")])

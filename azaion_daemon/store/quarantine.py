@@ -1,6 +1,7 @@
-"""Messages that could not be decoded or applied, kept whole: `{offset}.amqp` beside `{offset}.json` with the reason.
+"""Messages that could not be decoded or applied, kept whole: `{position}.amqp` beside `{position}.json` with the reason.
 
-They are named by their offset, so that quarantining a message again after a crash changes nothing.
+They are named by their position (the offset, as long as a root has consumed one stream only), so that quarantining a message again after a
+crash changes nothing.
 """
 
 import hashlib
@@ -21,6 +22,12 @@ class QuarantinedMessage:
     reason: str
     sha256: str
     bytes: int
+    base: int = 0
+
+    @property
+    def position(self) -> int:
+        """What it is named by."""
+        return self.base + self.offset
 
 
 class Quarantine:
@@ -29,28 +36,28 @@ class Quarantine:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def put(self, *, stream: str, offset: int, data: bytes, reason: str, now: float) -> None:
+    def put(self, *, stream: str, offset: int, data: bytes, reason: str, now: float, base: int = 0) -> None:
         """Keep a message durably.
 
         Raises:
             OSError: It cannot be written. The message must not be skipped then.
         """
-        entry = QuarantinedMessage(stream, offset, now, reason, hashlib.sha256(data).hexdigest(), len(data))
-        replace_durably(self._directory / f"{offset}.amqp", data)
-        write_json(self._directory / f"{offset}.json", asdict(entry))
+        entry = QuarantinedMessage(stream, offset, now, reason, hashlib.sha256(data).hexdigest(), len(data), base)
+        replace_durably(self._directory / f"{entry.position}.amqp", data)
+        write_json(self._directory / f"{entry.position}.json", asdict(entry))
 
-    def get(self, offset: int) -> tuple[QuarantinedMessage, bytes] | None:
-        """A message and what is known of it; None when there is none of that offset."""
+    def get(self, position: int) -> tuple[QuarantinedMessage, bytes] | None:
+        """A message and what is known of it; None when there is none of that position."""
         try:
-            entry = QuarantinedMessage(**json.loads((self._directory / f"{offset}.json").read_text()))
-            return entry, (self._directory / f"{offset}.amqp").read_bytes()
+            entry = QuarantinedMessage(**json.loads((self._directory / f"{position}.json").read_text()))
+            return entry, (self._directory / f"{position}.amqp").read_bytes()
         except FileNotFoundError:
             return None
 
-    def remove(self, offset: int) -> None:
+    def remove(self, position: int) -> None:
         """Let a message go that was applied after all."""
-        (self._directory / f"{offset}.json").unlink()
-        (self._directory / f"{offset}.amqp").unlink()
+        (self._directory / f"{position}.json").unlink()
+        (self._directory / f"{position}.amqp").unlink()
         fsync_directory(self._directory)
 
     def count(self) -> int:
@@ -60,4 +67,4 @@ class Quarantine:
     def entries(self) -> list[QuarantinedMessage]:
         """All of them, in the order of the stream."""
         documents = (json.loads(path.read_text()) for path in self._directory.glob("*.json"))
-        return sorted((QuarantinedMessage(**document) for document in documents), key=lambda entry: entry.offset)
+        return sorted((QuarantinedMessage(**document) for document in documents), key=lambda entry: entry.position)

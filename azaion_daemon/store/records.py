@@ -12,6 +12,14 @@ class Position:
 
     offset: int
     digest: bytes
+    """Empty when the position was imported: nobody here has seen the message there."""
+    base: int = 0
+    """What is added to the stream's offsets; see `RawMessage.base`."""
+
+    @property
+    def position(self) -> int:
+        """The last message's place in everything that was ever consumed. What annotations and jobs refer to."""
+        return self.base + self.offset
 
 
 @dataclass(frozen=True, slots=True)

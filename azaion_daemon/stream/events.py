@@ -35,9 +35,16 @@ class RawMessage:
     """A message as the broker delivered it."""
 
     offset: int
-    """Its position in the stream. Grows, with gaps."""
+    """Where it stands in the stream. Grows, with gaps."""
     data: bytes
     """The encoded AMQP 1.0 message."""
+    base: int = 0
+    """What is added to the offsets of this stream so that positions go on growing when a stream is followed by another one."""
+
+    @property
+    def position(self) -> int:
+        """Where it stands in everything that this root has ever consumed: what the ledger counts in."""
+        return self.base + self.offset
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,22 +46,22 @@ def decode(message: RawMessage, *, extensions: frozenset[str], max_image_bytes: 
     try:
         amqp = parse_message(message.data)
     except AmqpError as error:
-        return Decoded(message.offset, hashlib.sha256(message.data).digest(), None, f"not an AMQP 1.0 message: {error}")
+        return Decoded(message.position, hashlib.sha256(message.data).digest(), None, f"not an AMQP 1.0 message: {error}")
     payload = amqp.data
     if payload is None:
-        return Decoded(message.offset, hashlib.sha256(message.data).digest(), None, "the AMQP message has no data section")
+        return Decoded(message.position, hashlib.sha256(message.data).digest(), None, "the AMQP message has no data section")
     digest = hashlib.sha256(payload).digest()
     try:
         properties = amqp.properties
         status = _status(properties)
         fields = _fields(payload)
         if status in {Status.VALIDATED, Status.DELETED}:
-            event, rejection = _bulk(message.offset, digest, status, fields, properties)
-            return Decoded(message.offset, digest, event, rejection)
-        event = _annotation(message.offset, digest, status, fields, properties, extensions, max_image_bytes)
+            event, rejection = _bulk(message.position, digest, status, fields, properties)
+            return Decoded(message.position, digest, event, rejection)
+        event = _annotation(message.position, digest, status, fields, properties, extensions, max_image_bytes)
     except _RejectedError as error:
-        return Decoded(message.offset, digest, None, str(error))
-    return Decoded(message.offset, digest, event, None)
+        return Decoded(message.position, digest, None, str(error))
+    return Decoded(message.position, digest, event, None)
 
 
 def message_digest(message: RawMessage) -> bytes:

@@ -259,7 +259,7 @@ def test_a_bad_message_is_kept_whole_and_the_next_ones_are_taken(site: Site) -> 
     with site.daemon() as daemon:
         wait_until_ingested(daemon, shift)
         event = daemon.wait_for_event("ingest.message_quarantined")
-        assert (event["offset"], "not msgpack" in event["why"]) == (0, True)
+        assert (event["position"], "not msgpack" in event["why"]) == (0, True)
     assert half in (site.root / "quarantine" / "0.amqp").read_bytes()
     assert "not msgpack" in json.loads((site.root / "quarantine" / "0.json").read_text())["reason"]
     assert site.tree() == expected_tree(shift)

@@ -38,7 +38,7 @@ def test_a_message_is_looked_at_and_applied_once_the_cause_is_mended(site: Site)
     site.configure()
     assert "it is replayed at the next start" in site.operator.command("quarantine", "replay", "--all")
     with site.daemon() as daemon:
-        daemon.wait_for_event("ingest.replayed", offset=1)
+        daemon.wait_for_event("ingest.replayed", position=1)
         daemon.wait_for_status(lambda status: status["annotations"] == {**status["annotations"], "validated": 3, "quarantined": 0}, "it")
         assert site.operator.command("quarantine", "list") == ""
     assert (site.root / "data/images/odd.jfif").read_bytes() == scene.image_jpeg

@@ -1,11 +1,15 @@
-"""The ledger's thread."""
+"""The ledger over its versions, its positions, and its thread."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from azaion_daemon.errors import StorageError
+from azaion_daemon.errors import RootError, StorageError
 from azaion_daemon.store.ledger import Ledger, LedgerThread
+from azaion_daemon.store.records import AuditEntry, Model, Position
+from tests.unit.builders import row
 
 
 async def test_a_ledger_that_cannot_be_read_is_a_storage_error(tmp_path: Path) -> None:
@@ -25,3 +29,55 @@ async def test_what_is_not_sqlites_fault_comes_out_as_it_is(tmp_path: Path) -> N
     with pytest.raises(ZeroDivisionError):
         await thread(lambda: 1 // 0)
     thread.close()
+
+
+def made_by_the_first_version(path: Path) -> None:
+    """A ledger as schema 1 had it, with a position."""
+    Ledger.create(path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE position DROP COLUMN base")
+        db.execute("INSERT INTO position (stream, offset, digest, updated) VALUES ('s', 7, x'aa', 1.0)")
+        db.execute("PRAGMA user_version=1")
+        db.commit()
+
+
+def test_an_older_ledger_is_migrated_at_its_opening_and_keeps_what_it_has(tmp_path: Path) -> None:
+    made_by_the_first_version(tmp_path / "ledger.db")
+    for _ in range(2):
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            assert ledger.position("s") == Position(7, b"\xaa")
+
+
+def test_a_newer_ledger_can_be_worked_with_since_versions_only_add(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    Ledger.create(path)
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("position", "annotations", "media", "jobs", "models", "releases", "audit"):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN from_the_future TEXT")
+        db.execute("PRAGMA user_version=99")
+        db.commit()
+    with closing(Ledger(path)) as ledger:
+        ledger.commit_batch("s", Position(1, b"d"), [row()], [AuditEntry("a", "b", "c", "d")])
+        ledger.add_sides({"m": "train"})
+        ledger.put_current_model(Model("f" * 64, None, None, {}, "azaion.onnx", current=True, created=1.0))
+        ledger.add_release("f" * 64)
+        assert ledger.annotations(["a"]) == {"a": row()}
+        assert [model.sha256 for model in ledger.models()] == ["f" * 64]
+
+
+def test_what_is_sqlite_and_no_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE t (x)")
+    with pytest.raises(RootError, match="is not a ledger of this daemon"):
+        Ledger(path)
+
+
+def test_positions_go_on_growing_when_one_stream_follows_another(tmp_path: Path) -> None:
+    Ledger.create(tmp_path / "ledger.db")
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        assert ledger.last_position() is None
+        ledger.commit_batch("old", Position(41, b"d"), [])
+        ledger.commit_batch("new", Position(3, b"e", base=42), [])
+        assert ledger.position("new") == Position(3, b"e", 42)
+        assert ledger.last_position() == 45

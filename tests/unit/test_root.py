@@ -128,12 +128,6 @@ def test_a_place_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) -
         init_root(Layout(tmp_path / "file" / "azaion"))
 
 
-def test_a_ledger_that_is_missing_or_of_the_future_is_refused(layout: Layout) -> None:
+def test_a_ledger_that_is_missing_is_refused(layout: Layout) -> None:
     with pytest.raises(RootError, match="does not exist"):
-        Ledger(layout.ledger)
-    init_root(layout)
-    ledger = Ledger(layout.ledger)
-    ledger._db.execute("PRAGMA user_version=99")
-    ledger.close()
-    with pytest.raises(RootError, match="schema 99"):
         Ledger(layout.ledger)
