@@ -20,6 +20,7 @@ from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
+from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.outbox import Outbox
@@ -50,6 +51,7 @@ def run(config: Path) -> int:
         return unusable.exit_code
     with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format):
         log.info("daemon.starting", version=__version__, pid=os.getpid(), config=str(config), root=str(settings.directories.root))
+        reuse_memory_of_messages()
         exit_code = 0
         try:
             _prepare_and_serve(settings, config)
@@ -194,6 +196,7 @@ class Daemon:
         ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor
         job, progress = conductor.job, conductor.progress
         age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
+        messages_per_s, bytes_per_s = ingest.rate.now()
         ledger = self._ledger.ledger
         models = await self._ledger(ledger.models)
         releases = await self._ledger(ledger.releases)
@@ -212,7 +215,9 @@ class Daemon:
                 "reconnects": stream.reconnects,
                 "waiting_messages": len(self._inbox),
                 "waiting_bytes": self._inbox.bytes,
-                "paused": ingest.paused,
+                "paused": self._pipeline.space.paused,
+                "messages_per_s": round(messages_per_s, 1),
+                "bytes_per_s": round(bytes_per_s),
             },
             "annotations": {
                 **{home.value: count for home, count in ingest.counts.items()},

@@ -126,6 +126,7 @@ class IngestSettings(Section):
     threads: Annotated[int, Field(ge=1, le=64), RESTART] = 4
     sync_interval_s: Annotated[float, Field(ge=0.05, le=300), LIVE] = 5.0
     min_free_disk: Annotated[ByteSize, LIVE] = ByteSize(2048 * _MIB)
+    decode_images: Annotated[bool, LIVE] = True
     max_image_bytes: Annotated[ByteSize, Field(ge=1024), LIVE] = ByteSize(64 * _MIB)
     max_image_pixels: Annotated[int, Field(ge=1), LIVE] = 200_000_000
     image_extensions: Annotated[tuple[str, ...], Field(min_length=1), LIVE] = (

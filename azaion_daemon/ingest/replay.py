@@ -61,8 +61,7 @@ def replay(
 def _supply_image(row: Annotation, event: Event, image: StagedImage | None, position: int, now: float) -> Annotation | None:
     if image is None or row.image is not None or not isinstance(event, AnnotationEvent):
         return None
-    return replace(
-        row,
+    return row._replace(
         image=image.sha256,
         staged=image.file,
         extension=event.extension,

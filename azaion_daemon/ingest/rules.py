@@ -27,7 +27,7 @@ Deleted                                      none, deleted      an audit entry, 
 """
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from azaion_daemon.store.labels import label_problem
 from azaion_daemon.store.layout import Home
@@ -67,11 +67,11 @@ def apply_annotation(
     home = _home_after(row, event)
     base = row or Annotation(name=event.name, home=home, extension=event.extension, label=event.label, first_seen=now)
     pending = _is_revision(row, event)
-    after = replace(base, home=home, pending=event.label) if pending else replace(base, home=home, label=event.label)
+    after = base._replace(home=home, pending=event.label) if pending else base._replace(home=home, label=event.label)
     if home is Home.VALIDATED and not pending:
-        after = replace(after, pending=None, image_conflict=False)  # its author has seen the image that we have
+        after = after._replace(pending=None, image_conflict=False)  # its author has seen the image that we have
     if row is not None and row.home is Home.DELETED and home is Home.SEED:
-        after = replace(after, pending=None)  # the annotation is drawn anew
+        after = after._replace(pending=None)  # the annotation is drawn anew
     after = _with_image(after, event, image, keep=pending or event.status is Status.EDITED)
     if event.status is Status.CREATED:
         after = _with_creation(after, event)
@@ -88,16 +88,16 @@ def apply_validated(row: Annotation | None, position: int, *, known_classes: Abs
         case Annotation(home=Home.VALIDATED, pending=None):
             return Change(row, "validated already")
         case Annotation(home=Home.VALIDATED, pending=str(text)):
-            return Change(_finish(row, replace(row, label=text, pending=None), position, known_classes, now))
+            return Change(_finish(row, row._replace(label=text, pending=None), position, known_classes, now))
         case _:
-            return Change(_finish(row, replace(row, home=Home.VALIDATED, pending=None), position, known_classes, now))
+            return Change(_finish(row, row._replace(home=Home.VALIDATED, pending=None), position, known_classes, now))
 
 
 def apply_deleted(row: Annotation | None, position: int, *, known_classes: AbstractSet[int], now: float) -> Change:
     """Apply a Deleted event to one of its names."""
     if row is None or row.home is Home.DELETED:
         return Change(row, "deleted, but it is unknown" if row is None else "deleted already")
-    return Change(_finish(row, replace(row, home=Home.DELETED), position, known_classes, now))
+    return Change(_finish(row, row._replace(home=Home.DELETED), position, known_classes, now))
 
 
 def _home_after(row: Annotation | None, event: AnnotationEvent) -> Home:
@@ -115,17 +115,16 @@ def _is_revision(row: Annotation | None, event: AnnotationEvent) -> bool:
 def _with_image(row: Annotation, event: AnnotationEvent, image: StagedImage | None, *, keep: bool) -> Annotation:
     """Take the event's image; with `keep` only if the annotation has none."""
     if image is None:
-        return replace(row, image_missing=row.image is None, extension=row.extension or event.extension)
+        return row._replace(image_missing=row.image is None, extension=row.extension or event.extension)
     same = image.sha256 == row.image
     if same and (keep or event.extension == row.extension):
-        return replace(row, image_conflict=False)  # the label was drawn on the image that we have
+        return row._replace(image_conflict=False)  # the label was drawn on the image that we have
     if keep and row.image is not None:
-        return replace(row, image_conflict=True)
+        return row._replace(image_conflict=True)
     stale = set(row.stale_extensions.split("/")) - {"", event.extension}
     if row.image is not None and row.extension != event.extension:
         stale.add(row.extension)
-    return replace(
-        row,
+    return row._replace(
         image=image.sha256,
         staged=image.file,
         extension=event.extension,
@@ -138,8 +137,7 @@ def _with_image(row: Annotation, event: AnnotationEvent, image: StagedImage | No
 
 
 def _with_creation(row: Annotation, event: AnnotationEvent) -> Annotation:
-    return replace(
-        row,
+    return row._replace(
         seen=row.seen + event.digest,
         media=event.media or row.media,
         time_ticks=row.time_ticks if event.time_ticks is None else event.time_ticks,
@@ -155,7 +153,7 @@ def _finish(before: Annotation | None, after: Annotation, position: int, known_c
     if before is None or before.label != after.label:
         problem = label_problem(after.label, known_classes)
     trained_on = position if _trained_on(before) != _trained_on(after) else after.validated_position
-    return replace(after, label_problem=problem, validated_position=trained_on, position=position, dirty=position, changed=now)
+    return after._replace(label_problem=problem, validated_position=trained_on, position=position, dirty=position, changed=now)
 
 
 def _trained_on(row: Annotation | None) -> tuple[str, str | None, str] | None:

@@ -10,21 +10,26 @@ Order matters, since a trainer takes an image without a label for background: a 
 import hashlib
 import os
 from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
 
-from azaion_daemon.store.durable import write_new
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 
+_LABEL_BYTES = 4096
+"""What is read of a label at a time: nearly always all of it."""
+
 
 class Tree:
-    """The annotation directories of one root."""
+    """The annotation directories of one root.
+
+    Called ten thousand times a second, so it asks the filesystem no more than it must, and is best run on one thread: renames between
+    directories wait for each other in the kernel anyway, and threads for the interpreter.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._images = {home: str(layout.images(home)) + "/" for home in Home}
         self._labels = {home: str(layout.labels(home)) + "/" for home in Home}
+        self._others = {home: tuple(other for other in Home if other is not home) for home in Home}
         self._incoming = str(layout.incoming) + "/"
 
     def place(self, row: Annotation) -> bool:
@@ -33,52 +38,50 @@ class Tree:
         Raises:
             OSError: The disk failed or is full; calling again goes on.
         """
-        others = [home for home in Home if home is not row.home]
+        others = self._others[row.home]
         self._place_label(row.home, row.name, row.label, sources=others)
         pending_home = Home.SEED if row.home is Home.VALIDATED and row.pending is not None else None
         found = row.image is None or self._place_image(row, others)
+        stale = [extension for extension in row.stale_extensions.split("/") if extension and extension != row.extension]
         for home in others:
-            for extension in self._extensions(row):
+            for extension in (row.extension, *stale) if row.extension else stale:
                 _unlink(f"{self._images[home]}{row.name}.{extension}")
             if home is not pending_home:
                 _unlink(f"{self._labels[home]}{row.name}.txt")
-        for extension in row.stale_extensions.split("/"):
-            if extension and extension != row.extension:
-                _unlink(f"{self._images[row.home]}{row.name}.{extension}")
+        for extension in stale:
+            _unlink(f"{self._images[row.home]}{row.name}.{extension}")
         if pending_home and row.pending is not None:
             self._place_label(pending_home, row.name, row.pending, sources=())
         return found
 
-    def place_all(self, rows: Iterable[Annotation]) -> list[str]:
-        """Place rows; the names of those whose image is nowhere."""
-        return [row.name for row in rows if not self.place(row)]
+    def place_all(self, rows: Iterable[Annotation]) -> list[Annotation]:
+        """Place rows; those whose image is nowhere."""
+        return [row for row in rows if not self.place(row)]
 
     def _see_directories(self) -> None:
         """An image is nowhere only when all the places for it are there: a directory that was moved away must not become a loss."""
         for directory in (self._incoming, *self._images.values()):
             os.stat(directory)  # noqa: PTH116 - raises what it finds
 
-    def _extensions(self, row: Annotation) -> list[str]:
-        return [extension for extension in {row.extension, *row.stale_extensions.split("/")} if extension]
-
     def _place_label(self, home: Home, name: str, text: str, *, sources: Iterable[Home]) -> None:
-        target = f"{self._labels[home]}{name}.txt"
-        content = text.encode()
-        if _read(target) == content:
+        target, content = f"{self._labels[home]}{name}.txt", text.encode()
+        there = _read(target)
+        if there == content:
             return
         temporary = f"{self._incoming}{name}.txt"
-        for source in sources:
-            path = f"{self._labels[source]}{name}.txt"
-            if _read(path) == content:
-                _unlink(temporary)
-                os.link(path, temporary)  # the same bytes are there already: a link is cheaper than a file
-                break
+        # The same bytes may be in another home already: a link is cheaper than a file.
+        source = next((path for other in sources if _read(path := f"{self._labels[other]}{name}.txt") == content), None)
+        if source is None:
+            _write_new(temporary, content)
+        elif there is None:
+            os.link(source, target)
+            return
         else:
-            write_new(Path(temporary), content)
+            _unlink(temporary)
+            os.link(source, temporary)
         os.replace(temporary, target)  # noqa: PTH105 - a hot path
-        _unlink(temporary)  # renaming one link of a file over another does nothing
 
-    def _place_image(self, row: Annotation, others: list[Home]) -> bool:
+    def _place_image(self, row: Annotation, others: Iterable[Home]) -> bool:
         target = f"{self._images[row.home]}{row.name}.{row.extension}"
         if row.staged is not None:
             try:
@@ -88,9 +91,9 @@ class Tree:
                     raise  # the image is there, its directory is not
             else:
                 return True
-        candidates = [path for home in others if os.path.lexists(path := f"{self._images[home]}{row.name}.{row.extension}")]
         if os.path.lexists(target):
             return True
+        candidates = [path for home in others if os.path.lexists(path := f"{self._images[home]}{row.name}.{row.extension}")]
         if len(candidates) > 1:  # a crash left more than one: only the digest can tell
             candidates = [path for path in candidates if _sha256(path) == row.image]
         if not candidates:
@@ -105,13 +108,36 @@ def _read(path: str) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        return file.read()
+    try:
+        content = os.read(descriptor, _LABEL_BYTES)
+        while len(content) % _LABEL_BYTES == 0 and (more := os.read(descriptor, _LABEL_BYTES)):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def _write_new(path: str, content: bytes) -> None:
+    """Never into a file that is there: it may be a link to somebody's label."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o644)
+    except FileExistsError:  # left by a step that failed
+        os.unlink(path)  # noqa: PTH108 - a hot path
+        descriptor = os.open(path, flags, 0o644)
+    try:
+        written = os.write(descriptor, content)
+        while written < len(content):
+            written += os.write(descriptor, content[written:])
+    finally:
+        os.close(descriptor)
 
 
 def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
+    try:  # noqa: SIM105 - a hot path
         os.unlink(path)  # noqa: PTH108 - a hot path
+    except FileNotFoundError:
+        pass
 
 
 def _sha256(path: str) -> str:

@@ -15,10 +15,9 @@ After a crash `recover` places the dirty rows again and removes the staged files
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Executor, wait
 from dataclasses import dataclass, field
 
-from azaion_daemon.errors import OperatorError, gravest
+from azaion_daemon.errors import OperatorError
 from azaion_daemon.ingest.replay import Replayed, replay
 from azaion_daemon.ingest.rules import Change, apply_annotation, apply_deleted, apply_validated
 from azaion_daemon.ingest.staging import StagedMessage
@@ -29,14 +28,13 @@ from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Annotation, AuditEntry, Position
 from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Status
 
-_ROWS_A_TASK = 64
-
 
 @dataclass(slots=True)
 class Plan:
     """What a batch makes of the ledger."""
 
-    position: Position
+    position: Position | None = None
+    """Of the last message that is whole; None when the batch is the middle of a long one."""
     rows: dict[str, Annotation] = field(default_factory=dict)
     audit: list[AuditEntry] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
@@ -46,14 +44,13 @@ class Plan:
 
 
 class Writer:
-    """Commits batches of one stream; every method blocks. Commits run on one thread, placing on a pool."""
+    """Commits batches of one stream; every method blocks. Commits run on the ledger's thread, placing on another one."""
 
-    def __init__(self, stream: str, ledger: Ledger, layout: Layout, pool: Executor, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, stream: str, ledger: Ledger, layout: Layout, *, clock: Callable[[], float] = time.time) -> None:
         self._stream = stream
         self._ledger = ledger
         self._incoming = layout.incoming
         self._tree = Tree(layout)
-        self._pool = pool
         self._clock = clock
         self._sync = FilesystemSync(layout.root)
 
@@ -70,7 +67,7 @@ class Writer:
             for path in self._incoming.iterdir():
                 if path.name not in keep:
                     path.unlink()
-        return len(dirty), lost
+        return len(dirty), [row.name for row in lost]
 
     def commit(self, batch: Sequence[StagedMessage], known_classes: AbstractSet[int]) -> Plan:
         """Apply a staged batch to the ledger. From here on it has happened."""
@@ -98,20 +95,12 @@ class Writer:
         self._ledger.commit_batch(self._stream, position, replayed.rows.values(), audit)
         return replayed
 
-    def place(self, rows: Sequence[Annotation]) -> list[str]:
-        """Make the tree match these rows: the names of those whose image is nowhere.
+    def place(self, rows: Iterable[Annotation]) -> list[Annotation]:
+        """Make the tree match these rows: those whose image is nowhere.
 
         Raises:
             StorageError: The disk failed or is full; placing the same rows again goes on.
         """
-        parts = [rows[start : start + _ROWS_A_TASK] for start in range(0, len(rows), _ROWS_A_TASK)]
-        placing = [self._pool.submit(self._place_part, part) for part in parts]
-        wait(placing)  # all of them, also after a failure: the same rows may be placed again at once
-        if error := gravest(error for part in placing if (error := part.exception())):
-            raise error
-        return [name for part in placing for name in part.result()]
-
-    def _place_part(self, rows: Sequence[Annotation]) -> list[str]:
         with storage("placing annotations"):
             return self._tree.place_all(rows)
 
@@ -145,8 +134,8 @@ def _names(message: StagedMessage) -> Iterator[str]:
 
 def _plan(batch: Sequence[StagedMessage], rows: dict[str, Annotation], known_classes: AbstractSet[int], now: float) -> Plan:
     """Apply a batch's events in order; several changes to one annotation fold into its last state."""
-    last = batch[-1]
-    plan = Plan(Position(last.decoded.position - last.base, last.decoded.digest, last.base))
+    last = next((message for message in reversed(batch) if message.complete), None)
+    plan = Plan(None if last is None else Position(last.decoded.position - last.base, last.decoded.digest, last.base))
     before = {name: row.home for name, row in rows.items()}
     for message in batch:
         if message.image is not None:

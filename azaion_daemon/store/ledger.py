@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -61,7 +61,7 @@ CREATE TABLE audit (
 """
 
 
-_COLUMNS = [field.name for field in fields(Annotation)]
+_COLUMNS = Annotation._fields
 _UPSERT = (
     f"INSERT INTO annotations ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - constants
     f"ON CONFLICT (name) DO UPDATE SET {', '.join(f'{column}=excluded.{column}' for column in _COLUMNS[1:])}"
@@ -71,12 +71,16 @@ _VARIABLES = 30_000
 """SQLite's limit of bound variables is 32,766."""
 
 
+_HOMES = {str(home): home for home in Home}
+_HOME, _MISSING, _CONFLICT = (_COLUMNS.index(column) for column in ("home", "image_missing", "image_conflict"))
+
+
 def _annotation(row: tuple[Any, ...]) -> Annotation:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    values["home"] = Home(values["home"])
-    values["image_missing"] = bool(values["image_missing"])
-    values["image_conflict"] = bool(values["image_conflict"])
-    return Annotation(**values)
+    values = [*row]
+    values[_HOME] = _HOMES[values[_HOME]]
+    values[_MISSING] = bool(values[_MISSING])
+    values[_CONFLICT] = bool(values[_CONFLICT])
+    return Annotation._make(values)
 
 
 class Ledger:
@@ -158,12 +162,14 @@ class Ledger:
             found.update((row[0], _annotation(row)) for row in rows)
         return found
 
-    def commit_batch(self, stream: str, position: Position, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
-        """Record a batch: new rows and the position. From here on it has happened."""
+    def commit_batch(self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+        """Record a batch: new rows and, unless it stays, the position. From here on it has happened."""
         now = self._clock()
         with self._transaction("recording a batch in the ledger") as db:
-            db.executemany(_UPSERT, (tuple(getattr(row, column) for column in _COLUMNS) for row in changed))
+            db.executemany(_UPSERT, changed)
             _write_audit(db, now, audit)
+            if position is None:
+                return
             db.execute(
                 "INSERT INTO position (stream, offset, digest, updated, base) VALUES (?, ?, ?, ?, ?) ON CONFLICT (stream) DO UPDATE "
                 "SET offset=excluded.offset, digest=excluded.digest, updated=excluded.updated, base=excluded.base",
@@ -175,14 +181,15 @@ class Ledger:
         with self._transaction("clearing marks in the ledger") as db:
             db.execute("UPDATE annotations SET dirty=NULL, staged=NULL, stale_extensions='' WHERE dirty <= ?", (placed_to,))
 
-    def flag_image_lost(self, names: Iterable[str]) -> None:
-        """Record that these annotations' images are nowhere."""
+    def flag_image_lost(self, lost: Iterable[Annotation]) -> None:
+        """Record that these annotations' images are nowhere, unless they were given others meanwhile."""
         with self._transaction("flagging annotations in the ledger") as db:
             (position,) = db.execute("SELECT coalesce(max(base + offset), 0) FROM position").fetchone()
             db.executemany(
                 "UPDATE annotations SET image=NULL, staged=NULL, image_missing=1, changed=:now, "
-                "validated_position=CASE home WHEN 'validated' THEN :position ELSE validated_position END WHERE name=:name",
-                ({"now": self._clock(), "position": position, "name": name} for name in names),
+                "validated_position=CASE home WHEN 'validated' THEN :position ELSE validated_position END "
+                "WHERE name=:name AND image=:image",
+                ({"now": self._clock(), "position": position, "name": row.name, "image": row.image} for row in lost),
             )
 
     def dirty(self) -> list[Annotation]:

@@ -1,7 +1,7 @@
 """The ledger's rows as values."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from azaion_daemon.store.layout import Home
 
@@ -22,9 +22,12 @@ class Position:
         return self.base + self.offset
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """One annotation's row: everything that its files in the tree follow from. Times are seconds since the epoch."""
+class Annotation(NamedTuple):
+    """One annotation's row: everything that its files in the tree follow from. Times are seconds since the epoch.
+
+    A tuple in the order of the ledger's columns, since there are ten thousand a second: it goes into SQLite as it is, and `_replace` takes
+    a fifth of the time of `dataclasses.replace`.
+    """
 
     name: str
     home: Home

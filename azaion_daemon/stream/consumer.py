@@ -31,6 +31,7 @@ from azaion_daemon.errors import OutsideError, StreamMismatchError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import StreamSettings
 from azaion_daemon.store.records import Position
+from azaion_daemon.stream.chunks import ChunkConsumer
 from azaion_daemon.stream.events import RawMessage
 from azaion_daemon.stream.wire import message_digest
 
@@ -124,7 +125,7 @@ class _Connection:
         self._position = position
         if position is None:
             self._verified.set()
-        consumer = _new_consumer(self._settings, self._on_closed)
+        consumer = _new_consumer(self._settings, on_broken=self._on_broken, on_closed=self._on_closed)
         try:
             specification = self._specification()
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
@@ -199,6 +200,9 @@ class _Connection:
     def _on_closed(self, info: OnClosedErrorInfo) -> None:
         self._fail(OutsideError(f"the connection to {self._where()} was closed: {info.reason}"))
 
+    def _on_broken(self, error: Exception) -> None:
+        self._fail(OutsideError(f"{self._where()} sent a chunk that cannot be unpacked: {error}"))
+
     def _fail(self, error: Exception) -> None:
         if not self._ended.done():
             self._ended.set_exception(error)
@@ -248,8 +252,10 @@ class _Connection:
                 return f"no connection to {where}: {str(error) or type(error).__name__}"
 
 
-def _new_consumer(settings: StreamSettings, on_closed: Callable[[OnClosedErrorInfo], None] | None = None) -> Consumer:
-    return Consumer(
+def _new_consumer(
+    settings: StreamSettings, *, on_broken: Callable[[Exception], None], on_closed: Callable[[OnClosedErrorInfo], None] | None = None
+) -> ChunkConsumer:
+    return ChunkConsumer(
         settings.host,
         settings.port,
         username=settings.user,
@@ -258,6 +264,7 @@ def _new_consumer(settings: StreamSettings, on_closed: Callable[[OnClosedErrorIn
         heartbeat=settings.heartbeat_s,
         max_subscribers_by_connection=1,
         on_close_handler=on_closed,
+        on_broken=on_broken,
         connection_name="azaion-daemon",
     )
 
@@ -271,7 +278,7 @@ async def _newest_offset(settings: StreamSettings) -> int | None:
         offsets.append(context.offset)
         came.set()
 
-    consumer = _new_consumer(settings)
+    consumer = _new_consumer(settings, on_broken=lambda _: came.set())
     try:
         async with asyncio.timeout(settings.verify_timeout_s):
             await consumer.subscribe(
@@ -283,7 +290,7 @@ async def _newest_offset(settings: StreamSettings) -> int | None:
         return None
     finally:
         await _close(consumer)
-    return max(offsets)
+    return max(offsets, default=None)
 
 
 async def _close(consumer: Consumer) -> None:

@@ -111,7 +111,9 @@ async def test_messages_that_come_together_are_committed_together(layout: Layout
     batches: list[int] = []
 
     class Counting(Ledger):
-        def commit_batch(self, stream: str, position: Position, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+        def commit_batch(
+            self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()
+        ) -> None:
             rows = list(changed)
             batches.append(len(rows))
             super().commit_batch(stream, position, rows, audit)
@@ -190,7 +192,7 @@ async def test_recovery_places_what_a_crash_left_and_knows_the_counts(layout: La
         await one.stop()
     ledger = Ledger(layout.ledger)
     (row,) = ledger.annotations(["a"]).values()
-    moved = Annotation(**{**{name: getattr(row, name) for name in Annotation.__slots__}, "home": Home.VALIDATED, "dirty": 4})
+    moved = row._replace(home=Home.VALIDATED, dirty=4)
     ledger.commit_batch("s", Position(4, b"d"), [moved])
     ledger.close()
     async with ingest(layout) as one:
@@ -238,7 +240,7 @@ class Failing(Ledger):
     error: StorageError = DiskFullError("recording a batch: no space. Free some space.")
     times = 1
 
-    def commit_batch(self, stream: str, position: Position, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+    def commit_batch(self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
         if type(self).times:
             type(self).times -= 1
             raise self.error
@@ -251,10 +253,10 @@ async def test_a_full_disk_is_waited_out_and_then_it_goes_on(layout: Layout) -> 
 
     async with ingest(layout, ledger=Full) as one:
         await one.send([created(1), created(2, "b", 1)])
-        await one.until(lambda: one.pipeline.state.paused is not None)
-        assert "no space" in (one.pipeline.state.paused or "")
+        await one.until(lambda: one.pipeline.space.paused is not None)
+        assert "no space" in (one.pipeline.space.paused or "")
         await one.until_at(2)
-        assert one.pipeline.state.paused is None
+        assert one.pipeline.space.paused is None
         await one.stop()
     assert len(tree_of(layout)) == 4
     assert debris_of(layout) == []
@@ -266,7 +268,7 @@ async def test_a_full_disk_does_not_hold_up_a_stop_and_loses_nothing(layout: Lay
 
     async with ingest(layout, ledger=AlwaysFull) as one:
         await one.send([created(1)])
-        await one.until(lambda: one.pipeline.state.paused is not None)
+        await one.until(lambda: one.pipeline.space.paused is not None)
         one.pipeline.stop()
         async with asyncio.timeout(10):
             with pytest.raises(BaseExceptionGroup) as caught:
@@ -281,8 +283,8 @@ async def test_a_full_disk_does_not_hold_up_a_stop_and_loses_nothing(layout: Lay
 async def test_too_little_free_space_pauses_and_takes_no_message(layout: Layout) -> None:
     async with ingest(layout, FAST.model_copy(update={"min_free_disk": 1 << 62})) as one:
         await one.send([created(1)])
-        await one.until(lambda: one.pipeline.state.paused is not None)
-        assert "ingest.min_free_disk" in (one.pipeline.state.paused or "")
+        await one.until(lambda: one.pipeline.space.paused is not None)
+        assert "ingest.min_free_disk" in (one.pipeline.space.paused or "")
         assert one.pipeline.state.position is None
         assert tree_of(layout) == {}
 
@@ -351,7 +353,7 @@ async def test_a_disk_that_is_really_full_is_waited_out(small_disk: Path) -> Non
         ballast = small_disk / "ballast"
         fill(ballast)
         sending = asyncio.create_task(one.send(messages))
-        await one.until(lambda: one.pipeline.state.paused is not None)
+        await one.until(lambda: one.pipeline.space.paused is not None)
         ballast.unlink()
         await sending
         await one.until_at(59)

@@ -1,7 +1,5 @@
 """Applying a quarantined message out of its order."""
 
-from dataclasses import replace as changed
-
 from azaion_daemon.ingest.replay import replay
 from azaion_daemon.ingest.rules import StagedImage
 from azaion_daemon.store.layout import Home
@@ -29,7 +27,7 @@ def test_what_nothing_has_come_after_is_applied_as_of_now() -> None:
 
 
 def test_an_older_message_is_refused_with_the_position_of_what_came_after() -> None:
-    why = outcome(CREATED, changed(SEEN_SINCE, image="cd" * 32), image=IMAGE)
+    why = outcome(CREATED, SEEN_SINCE._replace(image="cd" * 32), image=IMAGE)
     assert "it has changed since, at 8" in str(why)
 
 

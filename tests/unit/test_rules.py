@@ -95,7 +95,7 @@ def test_created_without_an_image_goes_where_it_would_with_one(role: int, home: 
 def test_a_created_that_was_applied_is_dropped_in_any_home(home: Home) -> None:
     first, second = event(position=1, label=OLD), event(position=2, label=NEW, role=VALIDATOR)
     became = after(after(None, first, staged(0)), second, staged(1))
-    moved = replace(became, home=home)
+    moved = became._replace(home=home)
     for late in (first, second):
         change = apply(moved, replace(late, position=50), staged(2))
         assert change.row is moved

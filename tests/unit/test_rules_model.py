@@ -3,12 +3,11 @@
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -29,9 +28,6 @@ from azaion_daemon.stream.events import AnnotationEvent, RawMessage, Role, Statu
 from tests.unit.builders import CLASSES, boxes, bulk, created, debris_of, edited, event, make_root, staged, tree_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # a crash closes nothing
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 NAMES = st.sampled_from(["a", "b", "c"])
 IMAGES = st.sampled_from([None, 0, 1, 2])
@@ -166,15 +162,6 @@ class Crash(BaseException):
     """The process dies here."""
 
 
-class Inline(Executor):
-    """A pool of no threads, so that a crash can be simulated on any line."""
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        future: Future[T] = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
-
-
 @contextmanager
 def crash_after_lines(count: int, module: Any) -> Iterator[None]:
     """Raise `Crash` instead of running the line of `module` that comes after so many others."""
@@ -210,7 +197,7 @@ class World:
 
     def _open(self) -> None:
         self.ledger = Ledger(self.layout.ledger, clock=lambda: 0.0)
-        self.writer = Writer(self.stream, self.ledger, self.layout, Inline(), clock=lambda: 0.0)
+        self.writer = Writer(self.stream, self.ledger, self.layout, clock=lambda: 0.0)
         self.stager = Stager(self.stream, self.layout.incoming, Quarantine(self.layout.quarantine), clock=lambda: 0.0)
         self.tree = Tree(self.layout)
         self.placed_to: int | None = None
@@ -238,7 +225,8 @@ class World:
         plan = self.writer.commit(self.stage(batch), CLASSES)
         assert self.writer.place(list(plan.rows.values())) == []
         self.writer.finish(plan.staged)
-        self.placed_to = plan.position.offset
+        assert plan.position is not None
+        self.placed_to = plan.position.position
 
     def sync(self) -> None:
         self.writer.sync()
@@ -248,7 +236,7 @@ class World:
     def rows(self) -> list[Annotation]:
         """All rows without what only says how far the tree is."""
         found = [row for home in Home for row in self.ledger.in_home(home)]
-        return [replace(row, dirty=None, staged=None, stale_extensions="") for row in found]
+        return [row._replace(dirty=None, staged=None, stale_extensions="") for row in found]
 
 
 class CrashesAgainstAnUninterruptedRun(RuleBasedStateMachine):

@@ -28,6 +28,7 @@ def test_a_batch_folds_into_the_last_state_of_each_annotation(world: World) -> N
         "b": (Home.SEED, BOX, None),
     }
     assert plan.moved == {Home.SEED: 1, Home.VALIDATED: 1, Home.DELETED: 0}
+    assert plan.position is not None
     assert plan.position.offset == 4
 
 

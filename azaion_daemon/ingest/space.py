@@ -1,0 +1,83 @@
+"""A disk that is full is waited out, in place, so that nothing is taken from the stream meanwhile.
+
+Any other fault of the disk is not for waiting: it passes through and ends the daemon, which starts again from the ledger.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from azaion_daemon.errors import DiskFullError
+from azaion_daemon.logs import get_logger
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+_POLL_S = 2.0
+
+
+class Space:
+    """Room on the root's filesystem, and the pause while there is none."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._reasons: dict[object, str] = {}
+        self._giving_up = asyncio.Event()
+
+    @property
+    def paused(self) -> str | None:
+        """Why work waits; None while it does not."""
+        return next(iter(self._reasons.values()), None)
+
+    def give_up(self) -> None:
+        """Wait no longer: what has no room fails from now on. Nothing is lost: what is not in the ledger is in the stream."""
+        self._giving_up.set()
+
+    async def wait_for(self, least_bytes: int) -> None:
+        """Wait until so many bytes are free."""
+
+        def shortage() -> str | None:
+            disk = os.statvfs(self._root)
+            free = disk.f_bavail * disk.f_frsize
+            return f"{free} bytes are free, less than the {least_bytes} of ingest.min_free_disk" if free < least_bytes else None
+
+        waiting = object()
+        try:
+            while why := await asyncio.to_thread(shortage):
+                self._pause(waiting, why)
+                await asyncio.sleep(_POLL_S)
+        finally:
+            self._go_on(waiting)
+
+    async def repeat(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a step, which must be one that may be repeated, until the disk has room for it.
+
+        Raises:
+            DiskFullError: There is none, and `give_up` was called.
+        """
+        waiting = object()
+        try:
+            while True:
+                try:
+                    return await step()
+                except DiskFullError as error:
+                    if self._giving_up.is_set():
+                        raise
+                    self._pause(waiting, str(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._giving_up.wait(), _POLL_S)
+        finally:
+            self._go_on(waiting)
+
+    def _pause(self, waiting: object, why: str) -> None:
+        if self.paused is None:
+            log.warning("ingest.paused", why=why)
+        self._reasons[waiting] = why
+
+    def _go_on(self, waiting: object) -> None:
+        if self._reasons.pop(waiting, None) is not None and self.paused is None:
+            log.info("ingest.resumed")
