@@ -124,7 +124,6 @@ class IngestSettings(Section):
     batch_bytes: Annotated[ByteSize, Field(ge=_MIB), LIVE] = ByteSize(64 * _MIB)
     batch_delay_s: Annotated[float, Field(ge=0, le=10), LIVE] = 0.05
     threads: Annotated[int, Field(ge=1, le=64), RESTART] = 4
-    decode_images: Annotated[bool, LIVE] = True
     sync_interval_s: Annotated[float, Field(ge=0.05, le=300), LIVE] = 5.0
     min_free_disk: Annotated[ByteSize, LIVE] = ByteSize(2048 * _MIB)
     decode_images: Annotated[bool, LIVE] = True

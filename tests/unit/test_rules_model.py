@@ -16,9 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from azaion_daemon.ingest import tree as tree_module
 from azaion_daemon.ingest.rules import apply_annotation, apply_deleted, apply_validated
-from azaion_daemon.ingest.staging import StagedMessage, Stager
+from azaion_daemon.ingest.staging import StagedMessage, Stager, in_portions
 from azaion_daemon.ingest.tree import Tree
-from azaion_daemon.ingest.writer import Writer
+from azaion_daemon.ingest.writer import Plan, Writer
 from azaion_daemon.settings import IngestSettings
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.ledger import Ledger
@@ -222,11 +222,25 @@ class World:
         return staged_batch
 
     def run(self, batch: Sequence[RawMessage]) -> None:
-        plan = self.writer.commit(self.stage(batch), CLASSES)
-        assert self.writer.place(list(plan.rows.values())) == []
+        self.place(self.writer.commit(self.stage(batch), CLASSES))
+
+    def place(self, plan: Plan) -> None:
+        assert self.writer.place(plan.rows.values()) == []
         self.writer.finish(plan.staged)
-        assert plan.position is not None
-        self.placed_to = plan.position.position
+        if plan.position is not None:
+            self.placed_to = plan.position.position
+
+    def replay(self, message: RawMessage, *, as_new: bool, crash: bool) -> None:
+        again = self.stager.stage_again(message, self.settings)
+        if again.decoded.event is None:
+            return
+        replayed = self.writer.replay(again, CLASSES, as_new=as_new)
+        if crash:
+            self.crash_and_recover()
+            return
+        assert self.writer.place(replayed.rows.values()) == []
+        self.writer.finish([] if again.image is None else [again.image.file])
+        self.placed_to = max([self.placed_to or 0, *(row.position for row in replayed.rows.values())])
 
     def sync(self) -> None:
         self.writer.sync()
@@ -319,6 +333,43 @@ class CrashesAgainstAnUninterruptedRun(RuleBasedStateMachine):
         with suppress(Crash), crash_after_lines(lines, tree_module):
             self.world.writer.recover()
         self.world.crash_and_recover()
+
+    @precondition(lambda self: len(self._waiting()) > 1)
+    @rule(size=st.integers(1, 3), lines=st.integers(0, 120) | st.none())
+    def commit_ahead_of_placing(self, size: int, lines: int | None) -> None:
+        """A batch is committed while the one before it is placed; with `lines`, nothing more than so many lines of placing are run."""
+        world, waiting = self.world, self._waiting()
+        parts = [world.stage(part) for part in (waiting[:size], waiting[size : 2 * size]) if part]
+        plans = [world.writer.commit(part, CLASSES) for part in parts]
+        if lines is None:
+            for plan in plans:
+                world.place(plan)
+            return
+        with suppress(Crash), crash_after_lines(lines, tree_module):
+            for plan in plans:
+                world.place(plan)
+        world.crash_and_recover()
+
+    @precondition(lambda self: self._waiting())
+    @rule(size=st.integers(1, 6), max_names=st.integers(1, 3), crash_after=st.integers(1, 4))
+    def crash_in_the_middle_of_a_long_bulk_message(self, size: int, max_names: int, crash_after: int) -> None:
+        """The message comes again whole: its position is committed with its last part."""
+        world, batch = self.world, self._waiting()[:size]
+        end = batch[-1].offset + 1
+        for portion in [*in_portions(world.stage(batch), max_names=max_names)][:crash_after]:
+            world.place(world.writer.commit(portion, CLASSES))
+            world.sync()
+        world.crash_and_recover()
+        if rest := [message for message in batch if message.offset >= world.next_offset()]:
+            world.run(rest)
+        assert world.next_offset() == end
+
+    @precondition(lambda self: self.world.next_offset())
+    @rule(data=st.data(), as_new=st.booleans(), crash=st.booleans())
+    def replay_from_the_quarantine(self, data: st.DataObject, *, as_new: bool, crash: bool) -> None:
+        message = data.draw(st.sampled_from(self.messages[: self.world.next_offset()]))
+        self.world.replay(message, as_new=as_new, crash=crash)
+        self.model.replay(message, as_new=as_new, crash=False)
 
     @precondition(lambda self: self._waiting())
     @rule(size=st.integers(1, 6))

@@ -1,0 +1,29 @@
+"""The allocator's settings, each tried in a process of its own."""
+
+import subprocess
+import sys
+
+COUNT_FAULTS = """
+import resource
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(200):
+        bytearray(1 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+WITH_SETTINGS = "from azaion_daemon.ops.allocator import reuse_memory_of_messages\nassert reuse_memory_of_messages()\n"
+
+
+def page_faults(program: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)}
+    )
+    return int(done.stdout)
+
+
+def test_memory_of_images_is_used_again_instead_of_mapped_anew() -> None:
+    assert page_faults(WITH_SETTINGS + COUNT_FAULTS) * 5 < page_faults(
+        "import ctypes\nctypes.CDLL(None).mallopt(-3, 128 << 10)\n" + COUNT_FAULTS
+    )
