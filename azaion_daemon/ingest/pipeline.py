@@ -79,6 +79,7 @@ class Pipeline:
         """Finish what a crash has left in the tree, and learn the counts. To be awaited before `run`."""
         layout = self._layout
         await asyncio.to_thread(remove_temporaries, layout.state, layout.quarantine, layout.releases, layout.models)
+        await asyncio.to_thread(self._quarantine.remove_halves)
         placed, lost = await self._ledger(self._writer.recover)
         if placed:
             log.info("ingest.recovered", annotations=placed)
@@ -122,6 +123,9 @@ class Pipeline:
         found = await asyncio.to_thread(self._quarantine.get, position)
         if found is None:
             raise OperatorError(f"there is no message {position} in the quarantine")
+        if await self._ledger(self._ledger.ledger.was_replayed, position):  # by a process that died before the message was out of here
+            await self._release(position, annotations=0, refused=0)
+            return {}
         message = RawMessage(found[0].offset, found[1], found[0].base)
         staged = await self.space.repeat(lambda: asyncio.to_thread(self._stager.stage_again, message, self._settings))
         async with self._syncing, self.still():  # a sync under way began before this, and must not speak for it
@@ -133,10 +137,13 @@ class Pipeline:
                 self._placed_to = max(row.position for row in rows)
                 self.state.changed.set()
         if rows or not replayed.refused:
-            await asyncio.to_thread(self._quarantine.remove, position)
-            self.state.quarantined -= 1
-            log.info("ingest.replayed", position=position, annotations=len(rows), refused=len(replayed.refused))
+            await self._release(position, annotations=len(rows), refused=len(replayed.refused))
         return dict(replayed.refused)
+
+    async def _release(self, position: int, *, annotations: int, refused: int) -> None:
+        await asyncio.to_thread(self._quarantine.remove, position)
+        self.state.quarantined -= 1
+        log.info("ingest.replayed", position=position, annotations=annotations, refused=refused)
 
     def close(self) -> None:
         """Give threads and descriptors back."""

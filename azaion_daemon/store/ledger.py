@@ -176,6 +176,12 @@ class Ledger:
                 (stream, position.offset, position.digest, now, position.base),
             )
 
+    def was_replayed(self, message: int) -> bool:
+        """Whether a message out of the quarantine was applied, as its audit entries say. Reads the whole audit: for rare questions."""
+        query = "SELECT EXISTS (SELECT 1 FROM audit WHERE action='replayed' AND why=?)"
+        (found,) = self._db.execute(query, (f"message {message}",)).fetchone()
+        return bool(found)
+
     def clear_dirty(self, placed_to: int) -> None:
         """Record that the tree surely shows every row that was marked at `placed_to` or before."""
         with self._transaction("clearing marks in the ledger") as db:

@@ -60,6 +60,16 @@ class Quarantine:
         (self._directory / f"{position}.amqp").unlink()
         fsync_directory(self._directory)
 
+    def remove_halves(self) -> None:
+        """Remove what a crash has left: a payload without its JSON.
+
+        Its message is not lost. Either the crash came before the transaction that passes it, and it is still in the stream; or it was
+        applied and on its way out of here.
+        """
+        for path in self._directory.glob("*.amqp"):
+            if not path.with_suffix(".json").exists():
+                path.unlink()
+
     def count(self) -> int:
         """How many messages lie here."""
         return sum(1 for _ in self._directory.glob("*.json"))

@@ -44,6 +44,15 @@ def test_half_of_what_a_crash_left_is_not_counted(tmp_path: Path) -> None:
     assert (quarantine.count(), quarantine.entries()) == (0, [])
 
 
+def test_half_of_what_a_crash_left_goes_and_what_is_whole_stays(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path)
+    put(quarantine, 1)
+    put(quarantine, 2)
+    (tmp_path / "2.json").unlink()
+    quarantine.remove_halves()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.amqp", "1.json"]
+
+
 def test_a_quarantine_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         put(Quarantine(tmp_path / "nowhere"), 1)
