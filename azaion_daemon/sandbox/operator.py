@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -67,9 +67,12 @@ class Operator:
         for job in (self.root() / "state" / "jobs").glob("*/"):
             asyncio.run(WorkerPool().cancel(JobDirectory(job)))
 
-    def daemon(self) -> "RunningDaemon":
-        """A context in which the daemon runs."""
-        return RunningDaemon(self)
+    def daemon(self, command: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> "RunningDaemon":
+        """A context in which the daemon runs: by its command line, or by a `command` that stands for that and takes the same arguments.
+
+        `environment` is what its process has beside ours.
+        """
+        return RunningDaemon(self, command or _command(), {**os.environ, **(environment or {})})
 
 
 class RunningDaemon:
@@ -78,15 +81,17 @@ class RunningDaemon:
     Leaving the context stops it with SIGTERM. When something went wrong it is killed, and its trainings with it.
     """
 
-    def __init__(self, operator: Operator) -> None:
+    def __init__(self, operator: Operator, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._operator = operator
+        self._command = command
+        self._environment = environment
         self._log_start = 0
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
         log = self._operator.log
         self._log_start = log.stat().st_size if log.exists() else 0
-        self.process = spawn([*_command(), "run"], log=log, cwd=self._operator.directory, environment=os.environ)
+        self.process = spawn([*self._command, "run"], log=log, cwd=self._operator.directory, environment=self._environment)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:

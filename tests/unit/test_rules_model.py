@@ -4,7 +4,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +25,7 @@ from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.quarantine import Quarantine
 from azaion_daemon.store.records import Annotation
 from azaion_daemon.stream.events import AnnotationEvent, RawMessage, Role, Status
+from tests.model import Model
 from tests.unit.builders import CLASSES, boxes, bulk, created, debris_of, edited, event, make_root, staged, tree_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # a crash closes nothing
@@ -38,47 +39,6 @@ BULK = st.lists(st.sampled_from(["a", "b", "c", "unknown"]), min_size=1, max_siz
 
 
 # The rules against a model
-
-
-@dataclass
-class Model:
-    """One annotation as the table in design.md tells it, in the table's own words."""
-
-    home: str = "none"
-    label: str | None = None
-    pending: str | None = None
-    image: int | None = None
-    conflict: bool = False
-
-    def annotate(self, status: Status, role: int, label: str, image: int | None) -> None:
-        validating = role in {20, 40, 1000}
-        match status, self.home, validating:
-            case Status.EDITED, "deleted", _:
-                self.label = label
-            case _, "validated", False:
-                self.pending = label
-            case _, _, True:
-                self.home, self.label, self.pending, self.conflict = "validated", label, None, False
-            case _, _, False:
-                self.home, self.label, self.pending = "seed", label, None
-        self.see(image, replaces=status is Status.CREATED and (validating or self.home != "validated"))
-
-    def see(self, image: int | None, *, replaces: bool) -> None:
-        if image is None:
-            return
-        if self.image is None or replaces:
-            self.image = image
-        self.conflict = self.image != image
-
-    def validate(self) -> None:
-        if self.home == "seed":
-            self.home = "validated"
-        elif self.home == "validated" and self.pending is not None:
-            self.label, self.pending = self.pending, None
-
-    def delete(self) -> None:
-        if self.home in {"seed", "validated"}:
-            self.home = "deleted"
 
 
 class RulesAgainstTheModel(RuleBasedStateMachine):
