@@ -253,9 +253,9 @@ def test_killed_at_every_point_of_a_replay_the_message_is_applied_once_and_leave
     ground.configure({"image_extensions": ["jpg", "jfif"]})
     layout = Layout(ground.root)
     for offset, fault in enumerate(REPLAY):
-        assert ask(layout, "replay", {"offset": offset, "as_new": False}, wait_s=0) is None
+        assert ask(layout, "replay", {"position": offset, "as_new": False}, wait_s=0) is None
         ground.die(in_phase("replay", fault))
-    ask(layout, "replay", {"offset": len(REPLAY), "as_new": False}, wait_s=0)
+    ask(layout, "replay", {"position": len(REPLAY), "as_new": False}, wait_s=0)
     with ground.daemon() as daemon:
         daemon.wait_for_status(lambda _: not list(layout.requests.glob("*.json")), "every request is answered")
     assert ground.quarantined() == {}
