@@ -44,6 +44,12 @@ class StorageError(OutsideError):
     exit_code = os.EX_IOERR
 
 
+class DamagedLedgerError(StorageError):
+    """The ledger is no ledger any more. Starting again would find the same; the operator restores or rebuilds it."""
+
+    exit_code = os.EX_CONFIG
+
+
 class DiskFullError(StorageError):
     """No space is left, or a quota is reached. Nothing was lost; wait for space."""
 

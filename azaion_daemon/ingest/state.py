@@ -56,9 +56,9 @@ class IngestState:
 
     def batch_done(self, batch: Sequence[StagedMessage], plan: Plan, *, seconds: float, now: float) -> None:
         """Take in a batch that is in the tree, and say so. `now` is in seconds since the epoch."""
-        size = sum(message.bytes for message in batch)
-        self.messages += len(batch)
-        self.rate.add(len(batch), size)
+        size, messages = sum(message.bytes for message in batch), sum(message.complete for message in batch)
+        self.messages += messages
+        self.rate.add(messages, size)
         for home, difference in plan.moved.items():
             self.counts[home] += difference
         if plan.position is not None:
@@ -72,7 +72,7 @@ class IngestState:
             log.warning("ingest.rejected_transition", names=plan.surprises[:_NAMED], count=len(plan.surprises), position=self.position)
         log.info(
             "ingest.batch",
-            messages=len(batch),
+            messages=messages,
             bytes=size,
             annotations=len(plan.rows),
             quarantined=quarantined,

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from azaion_daemon.errors import DiskFullError, RootError, StorageError
+from azaion_daemon.errors import DamagedLedgerError, DiskFullError, RootError, StorageError
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Position, Release, ReleaseState
 
@@ -364,6 +364,12 @@ def _sqlite_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise DiskFullError(f"{doing}: {error}. Free some space; nothing is lost and work goes on by itself.") from error
+        match getattr(error, "sqlite_errorcode", None):
+            case sqlite3.SQLITE_FULL:
+                raise DiskFullError(f"{doing}: {error}. Free some space; nothing is lost and work goes on by itself.") from error
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+                raise DamagedLedgerError(
+                    f"{doing}: {error}. Check the disk, then restore the ledger from a backup, or make its annotations again from the "
+                    "tree with: azaion-daemon index rebuild"
+                ) from error
         raise StorageError(f"{doing}: {error}. Check the disk and the kernel's log, then start the daemon again.") from error

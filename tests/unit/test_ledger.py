@@ -1,12 +1,13 @@
 """The ledger over its versions, its positions, and its thread."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from azaion_daemon.errors import RootError, StorageError
+from azaion_daemon.errors import DamagedLedgerError, RootError, StorageError
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import AuditEntry, Model, Position
 from tests.unit.builders import row
@@ -20,6 +21,13 @@ async def test_a_ledger_that_cannot_be_read_is_a_storage_error(tmp_path: Path) -
     with pytest.raises(StorageError, match="using the ledger"):
         await thread(thread.ledger.jobs)
     thread.close()
+
+
+def test_what_is_no_database_is_damaged_and_starting_again_would_not_help(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").write_bytes(b"overwritten by somebody" * 1000)
+    with pytest.raises(DamagedLedgerError, match="index rebuild") as caught:
+        Ledger(tmp_path / "ledger.db")
+    assert caught.value.exit_code == os.EX_CONFIG
 
 
 async def test_what_is_not_sqlites_fault_comes_out_as_it_is(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from blockbuster import BlockBuster
@@ -12,12 +13,13 @@ from blockbuster import BlockBuster
 from azaion_daemon.errors import DiskFullError, StorageError
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.ingest.staging import MAX_PORTION_NAMES
 from azaion_daemon.settings import IngestSettings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Annotation, AuditEntry, Position
 from azaion_daemon.stream.events import RawMessage, Status
-from tests.unit.builders import BOX, CLASSES, VALIDATOR, boxes, bulk, created, debris_of, edited, make_root, picture, tree_of
+from tests.unit.builders import BOX, CLASSES, VALIDATOR, boxes, bulk, created, debris_of, edited, make_root, picture, row, tree_of
 
 FAST = IngestSettings(batch_delay_s=0.01, sync_interval_s=0.05, threads=2, min_free_disk=0)
 
@@ -107,26 +109,58 @@ async def test_the_order_of_the_stream_is_kept_across_batches_and_threads(layout
         assert one.pipeline.state.messages == 200
 
 
-async def test_messages_that_come_together_are_committed_together(layout: Layout) -> None:
-    batches: list[int] = []
+class Counting(Ledger):
+    """Keeps how many rows each commit had."""
 
-    class Counting(Ledger):
-        def commit_batch(
-            self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()
-        ) -> None:
-            rows = list(changed)
-            batches.append(len(rows))
-            super().commit_batch(stream, position, rows, audit)
+    batches: ClassVar[list[int]] = []
 
+    def commit_batch(self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+        rows = list(changed)
+        self.batches.append(len(rows))
+        super().commit_batch(stream, position, rows, audit)
+
+
+@pytest.fixture
+def counting() -> type[Counting]:
+    Counting.batches.clear()
+    return Counting
+
+
+async def test_messages_that_come_together_are_committed_together(layout: Layout, counting: type[Counting]) -> None:
     settings = FAST.model_copy(update={"batch_messages": 10, "batch_delay_s": 5.0})
-    one = Ingest(layout, settings, Counting)
+    one = Ingest(layout, settings, counting)
     await one.send(created(n, f"n{n}") for n in range(30))
     await one.start()
     await one.until_at(29)
     await one.stop()
     one.pipeline.close()
     one.ledger.close()
-    assert batches == [10, 10, 10]
+    assert counting.batches == [10, 10, 10]
+
+
+async def test_a_bulk_message_of_ten_thousand_names_is_one_batch(layout: Layout, counting: type[Counting]) -> None:
+    names = [f"n{number}" for number in range(10_000)]
+    async with ingest(layout, ledger=counting) as one:
+        await one.ledger(one.ledger.ledger.commit_batch, "s", Position(0, b"d"), [row(name=name, image=None) for name in names])
+        await one.send([bulk(1, Status.VALIDATED, names)])
+        await one.until_at(1)
+        await one.stop()
+        assert one.pipeline.state.counts[Home.VALIDATED] == 10_000
+    assert counting.batches == [10_000, 10_000]
+    assert len(list(layout.labels(Home.VALIDATED).iterdir())) == 10_000
+
+
+async def test_a_bulk_message_of_more_names_than_a_transaction_takes_is_several_batches(layout: Layout, counting: type[Counting]) -> None:
+    names = [f"n{number}" for number in range(20_000)]
+    async with ingest(layout, ledger=counting) as one:
+        await one.ledger(one.ledger.ledger.commit_batch, "s", Position(0, b"d"), [row(name=name, image=None) for name in names])
+        await one.send([bulk(1, Status.DELETED, names)])
+        await one.until_at(1)
+        await one.stop()
+        assert await one.ledger(one.ledger.ledger.dirty) == []
+        assert one.pipeline.state.messages == 1
+    assert counting.batches == [20_000, MAX_PORTION_NAMES, 20_000 - MAX_PORTION_NAMES]
+    assert len(list(layout.labels(Home.DELETED).iterdir())) == 20_000
 
 
 async def test_stop_finishes_the_batch_in_hand_and_leaves_a_clean_tree(layout: Layout) -> None:
@@ -191,8 +225,8 @@ async def test_recovery_places_what_a_crash_left_and_knows_the_counts(layout: La
         await one.until_at(3)
         await one.stop()
     ledger = Ledger(layout.ledger)
-    (row,) = ledger.annotations(["a"]).values()
-    moved = row._replace(home=Home.VALIDATED, dirty=4)
+    (before,) = ledger.annotations(["a"]).values()
+    moved = before._replace(home=Home.VALIDATED, dirty=4)
     ledger.commit_batch("s", Position(4, b"d"), [moved])
     ledger.close()
     async with ingest(layout) as one:
