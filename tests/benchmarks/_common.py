@@ -8,6 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+_STARTED = time.perf_counter()
+
 
 @dataclass(frozen=True)
 class Target:
@@ -32,7 +36,8 @@ def below(name: str, value: float, target: float) -> Target:
 
 
 def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Say what is done, and since when this process runs."""
+    print(f"{time.perf_counter() - _STARTED:6.1f} s  {text}", file=sys.stderr, flush=True)
 
 
 def finish(benchmark: str, targets: Sequence[Target], figures: dict[str, Any]) -> None:
@@ -61,3 +66,9 @@ def cpu_seconds(pid: int) -> float:
     The clock of another process is addressed as in the kernel's posix-timers.h (CPUCLOCK_SCHED is 2).
     """
     return time.clock_gettime((~pid << 3) | 2)
+
+
+def machine_cpu_seconds() -> float:
+    """CPU time that all processes of the machine have spent, and what its host has taken away."""
+    spent = psutil.cpu_times()
+    return float(spent.user + spent.nice + spent.system + spent.irq + spent.softirq + spent.steal)

@@ -23,7 +23,7 @@ import azaion_daemon.stream.consumer  # noqa: F401 - which sets the size of rstr
 from azaion_daemon.ingest.staging import image_size
 from azaion_daemon.store.durable import FilesystemSync, fsync_directory, replace_durably, write_new
 from azaion_daemon.store.layout import Home, Layout
-from tests.benchmarks._common import restart_peak, status_mb
+from tests.benchmarks._common import machine_cpu_seconds, restart_peak, status_mb
 from tests.benchmarks._workloads import label_text, names, read_photos
 
 FILES_A_SYNC = 256
@@ -37,14 +37,17 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of a case. `broker_cpu_s` is what the broker spent meanwhile, where it is known."""
+    """One run of a case: seconds, bytes of messages, CPU seconds, and the peak of its memory in MB of 10^6 bytes."""
 
     seconds: float
     messages: int
     bytes: int
     cpu_s: float
     memory_mb: float
+    machine_cpu_s: float
+    """Of all processes meanwhile: what this one and the broker did not spend, others took from them."""
     broker_cpu_s: float = 0.0
+    """0 where it is not known."""
 
     @property
     def rate(self) -> float:
@@ -90,21 +93,24 @@ def set_allocator() -> None:
 
 
 class Clock:
-    """Takes the time of a case, without its preparations: wall and CPU seconds."""
+    """Takes the time of a case, without its preparations."""
 
     def __init__(self) -> None:
-        self.seconds = self.cpu_s = 0.0
+        self.seconds = self.cpu_s = self.machine_cpu_s = 0.0
         self.start()
 
     def start(self) -> None:
-        self._started, self._cpu = time.perf_counter(), time.process_time()
+        self._started = self._now()
 
     def stop(self) -> None:
-        self.seconds, self.cpu_s = time.perf_counter() - self._started, time.process_time() - self._cpu
+        self.seconds, self.cpu_s, self.machine_cpu_s = (now - then for now, then in zip(self._now(), self._started, strict=True))
+
+    def _now(self) -> tuple[float, float, float]:
+        return time.perf_counter(), time.process_time(), machine_cpu_seconds()
 
 
 async def consume(task: Task, clock: Clock, handle: Callable[[bytes, int], None]) -> int:
-    """Hand every message to `handle`, in order; their bytes. As for the daemon, the clock starts when it is subscribed."""
+    """Hand every message to `handle`, in order; their bytes. As for the daemon, the clock starts before it connects."""
     taken, size = 0, 0
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -122,10 +128,10 @@ async def consume(task: Task, clock: Clock, handle: Callable[[bytes, int], None]
         if taken == task.messages:
             ended.set_result(None)
 
+    clock.start()
     reader = Consumer(task.host, task.port, username=task.user, password=task.password)
     specification = ConsumerOffsetSpecification(OffsetType.OFFSET, task.first_offset)
     await reader.subscribe(task.stream, on_message, decoder=None, offset_specification=specification, initial_credit=_CREDIT)
-    clock.start()
     await ended
     clock.stop()
     await reader.close()
@@ -246,7 +252,7 @@ def main() -> None:
     restart_peak()
     clock = Clock()
     size = case(task, clock)
-    print(json.dumps(asdict(Measured(clock.seconds, task.messages, size, clock.cpu_s, status_mb("VmHWM")))))
+    print(json.dumps(asdict(Measured(clock.seconds, task.messages, size, clock.cpu_s, status_mb("VmHWM"), clock.machine_cpu_s))))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@
 
 import asyncio
 import hashlib
-import io
 import random
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from azaion_daemon.sandbox.annotations import Author, Message, Role
@@ -27,7 +28,9 @@ INDEXED = 360_000
 BULK_NAMES = 1000
 _AUTHORS = (Author("operator@example.org", Role.OPERATOR), Author("validator@example.org", Role.VALIDATOR))
 _FRAMES_A_MEDIA = 50
-_ROWS_A_COMMIT = 5000
+_STEP = 11  # pixels from one frame to the next; no multiple of a JPEG's blocks
+_ROWS_A_COMMIT = 60_000  # sorted, they fill one page of the ledger after the other
+_LABELS = 100  # distinct ones of what is seeded
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Photo:
 
 
 PHOTO_300K = Photo(1280, 960, 4.0, 91)
-PHOTO_2M = Photo(3840, 2160, 2.0, 95)
+PHOTO_2M = Photo(3840, 2160, 2.3, 95)
 
 
 @dataclass(frozen=True)
@@ -68,33 +71,33 @@ def names(count: int, key: str) -> list[str]:
 
 
 def take_photos(directory: Path, photo: Photo, count: int) -> None:
-    """Write so many distinct JPEGs."""
+    """Write so many distinct JPEGs: frames of a flight over one landscape."""
     directory.mkdir(parents=True)
-    for seed in range(count):
-        (directory / f"{seed:03}.jpg").write_bytes(_jpeg(photo, seed))
+    land = _landscape(photo.width + count * _STEP, photo.height + count * _STEP, photo.grain)
+    for number in range(count):
+        left = top = number * _STEP
+        frame = Image.fromarray(land[top : top + photo.height, left : left + photo.width])
+        frame.save(directory / f"{number:03}.jpg", quality=photo.quality)
 
 
 def read_photos(directory: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(directory.iterdir())]
 
 
-def _jpeg(photo: Photo, seed: int) -> bytes:
+def _landscape(width: int, height: int, grain: float) -> NDArray[np.uint8]:
     """Light and colour at every scale, the finer the weaker, as photographs have them; then the noise of a sensor."""
-    chance = np.random.default_rng(seed)
-    size = (photo.width, photo.height)
-    light = np.zeros((photo.height, photo.width, 3), np.float32)
+    chance = np.random.default_rng(0)
+    light = np.zeros((height, width, 3), np.float32)
     cells, strength = 4, 60.0
-    while cells <= photo.width // 2:
-        coarse = chance.normal(0, 1, (max(cells * photo.height // photo.width, 1), cells, 3)).astype(np.float32)
+    while cells <= width // 2:
+        coarse = chance.normal(0, 1, (max(cells * height // width, 1), cells, 3)).astype(np.float32)
         coarse = 1.2 * coarse.mean(axis=2, keepdims=True) + 0.35 * coarse
         for channel in range(3):
-            plane = Image.fromarray(coarse[:, :, channel]).resize(size, Image.Resampling.BICUBIC)
+            plane = Image.fromarray(coarse[:, :, channel]).resize((width, height), Image.Resampling.BICUBIC)
             light[:, :, channel] += strength * np.asarray(plane)
         cells, strength = cells * 2, strength * 0.6
-    light += chance.normal(0, photo.grain, (photo.height, photo.width, 1))
-    encoded = io.BytesIO()
-    Image.fromarray(np.clip(light + 115, 0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=photo.quality)
-    return encoded.getvalue()
+    light += chance.standard_normal((height, width, 1), np.float32) * grain
+    return np.clip(light + 115, 0, 255).astype(np.uint8)
 
 
 def boxes(seed: int) -> tuple[Box, ...]:
@@ -106,6 +109,7 @@ def boxes(seed: int) -> tuple[Box, ...]:
     )
 
 
+@lru_cache
 def label_text(seed: int) -> str:
     return format_label(Detection(box.class_id, box.cx, box.cy, box.width, box.height) for box in boxes(seed))
 
@@ -114,7 +118,7 @@ def created_messages(workload: Workload) -> Iterator[Message]:
     """Every second one by a validator."""
     assert workload.images is not None
     photos = read_photos(workload.images)
-    for number, name in enumerate(names(workload.messages, workload.name)):
+    for number, name in enumerate(names(workload.messages, f"{workload.name}, created")):
         scene = Scene(photos[number % len(photos)], boxes(number))
         yield _AUTHORS[number % 2].created(name, scene, media=_media(number), time_ticks=number * 400_000)
 
@@ -141,17 +145,16 @@ def idle_messages(workload: Workload) -> Iterator[Message]:
     yield _history(workload)
 
 
-def publish(broker: Broker, workload: Workload, messages: Callable[[Workload], Iterator[Message]]) -> None:
-    """Make the workload's stream and fill it."""
-    broker.create_stream(workload.stream)
-    asyncio.run(Annotator(broker, workload.stream).publish(messages(workload)))
+def publish(broker: Broker, stream: str, messages: Iterable[Message]) -> None:
+    """Put messages on a stream, in gzip sub-entries."""
+    asyncio.run(Annotator(broker, stream).publish(messages))
 
 
 def seed_tree(layout: Layout, workload: Workload) -> None:
     """The files of annotations that wait for validation."""
     image = _seed_image()
     for number, name in enumerate(names(workload.seeded, workload.name)):
-        write_new(layout.label(Home.SEED, name), label_text(number).encode())
+        write_new(layout.label(Home.SEED, name), label_text(number % _LABELS).encode())
         write_new(layout.image(Home.SEED, name, "jpg"), image)
 
 
@@ -165,7 +168,7 @@ def seed_ledger(layout: Layout, workload: Workload, *, validated: float = 0.0) -
     for start in range(0, len(seeded), _ROWS_A_COMMIT):
         rows = [
             _row(number, name, digest, Home.VALIDATED if chance.random() < validated else Home.SEED)
-            for number, name in enumerate(seeded[start : start + _ROWS_A_COMMIT], start)
+            for number, name in enumerate(sorted(seeded[start : start + _ROWS_A_COMMIT]), start)
         ]
         ledger.commit_batch(workload.stream, consumed, rows)
     ledger.close()
@@ -176,7 +179,7 @@ def _row(number: int, name: str, digest: str, home: Home) -> Annotation:
         name=name,
         home=home,
         extension="jpg",
-        label=label_text(number),
+        label=label_text(number % _LABELS),
         image=digest,
         validated_position=0 if home is Home.VALIDATED else None,
         seen=hashlib.sha256(name.encode()).digest(),

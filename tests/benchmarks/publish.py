@@ -22,6 +22,7 @@ from azaion_daemon.publish.cipher import encrypt
 from azaion_daemon.publish.credentials import CdnCredentials, parse_credentials
 from azaion_daemon.publish.keys import aes_key
 from azaion_daemon.publish.packing import BigPart, padding, small_part
+from tests.benchmarks._common import at_least, at_most, finish, progress, restart_peak, status_mb
 
 MOST_MEMORY_MB = 64.0
 LEAST_SPEED = 0.8
@@ -37,11 +38,6 @@ class Measured:
     seconds: float
     cpu_seconds: float
     memory_mb: float
-
-
-def _status_mb(field: str) -> float:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 async def upload_streamed(credentials: CdnCredentials, model: Path) -> None:
@@ -108,11 +104,11 @@ CASES = {"streamed": upload_streamed, "file": upload_file, "bare": upload_bare, 
 def child(case: str, file: Path) -> Measured:
     """Measure one case in this process; the credentials come on stdin."""
     credentials = parse_credentials(sys.stdin.buffer.read(), source="stdin")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-    idle_mb = _status_mb("VmRSS")
+    restart_peak()
+    idle_mb = status_mb("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
     asyncio.run(CASES[case](credentials, file))
-    return Measured(time.perf_counter() - start, time.process_time() - cpu, _status_mb("VmHWM") - idle_mb)
+    return Measured(time.perf_counter() - start, time.process_time() - cpu, status_mb("VmHWM") - idle_mb)
 
 
 def measure(case: str, file: Path, credentials: bytes) -> Measured:
@@ -155,7 +151,7 @@ def run(size: int, rounds: int) -> dict[str, list[Measured]]:
             for case in CASES:
                 if case != "in_memory" or number == 0:  # its memory is what matters
                     measured[case].append(measure(case, files[case], credentials))
-                    print(f"round {number + 1}: {case} {measured[case][-1].seconds:.2f} s", file=sys.stderr)
+                    progress(f"round {number + 1}: {case} {measured[case][-1].seconds:.2f} s")
         return measured
 
 
@@ -169,18 +165,13 @@ def report(size: int, measured: dict[str, list[Measured]]) -> None:
     print(f"{'':12}{'seconds':>10}{'MiB/s':>10}{'CPU s':>10}{'MB above idle':>16}")
     for case in measured:
         print(f"{case:12}{seconds[case]:>10.2f}{(size >> 20) / seconds[case]:>10.1f}{cpu[case]:>10.2f}{memory[case]:>16.1f}")
-    print(f"\nencrypted on the way, of the speed of the faster bare upload: {speed:.2f}\n")
+    print(f"\nencrypted on the way, of the speed of the faster bare upload: {speed:.2f}")
     targets = [
-        {
-            "name": "memory_above_idle_mb",
-            "value": round(memory["streamed"], 1),
-            "target": MOST_MEMORY_MB,
-            "ok": memory["streamed"] <= MOST_MEMORY_MB,
-        },
-        {"name": "speed_of_bare_upload", "value": round(speed, 3), "target": LEAST_SPEED, "ok": speed >= LEAST_SPEED},
+        at_most("memory_above_idle_mb", memory["streamed"], MOST_MEMORY_MB),
+        at_least("speed_of_bare_upload", speed, LEAST_SPEED),
     ]
     figures = {"size_bytes": size, **{case: [asdict(one) for one in all_of_it] for case, all_of_it in measured.items()}}
-    print(json.dumps({"benchmark": "publish", "targets": targets, "figures": figures}))
+    finish("publish", targets, figures)
 
 
 def main() -> None:
