@@ -16,6 +16,7 @@ log = get_logger(__name__)
 
 _RATE_WINDOW_S = 10.0
 _NAMED = 20
+_KNOWN_ROLES = frozenset(Role)
 
 
 class Rate:
@@ -91,8 +92,7 @@ class IngestState:
     def _report_roles(self, batch: Sequence[StagedMessage]) -> None:
         for message in batch:
             event = message.decoded.event
-            known = not isinstance(event, AnnotationEvent) or event.role in set(Role)
-            if isinstance(event, AnnotationEvent) and not known and event.role not in self._unknown_roles:
+            if isinstance(event, AnnotationEvent) and event.role not in _KNOWN_ROLES | self._unknown_roles:
                 self._unknown_roles.add(event.role)
                 log.warning("ingest.unknown_role", role=event.role, position=event.position)
 
