@@ -31,6 +31,7 @@ def storage_error(error: OSError, doing: str, *, syncing: bool = False) -> Stora
     While `syncing`, a full disk is a failed disk: the kernel has dropped what it could not write, and the next sync would not miss it.
     """
     where = f" {error.filename}" if error.filename else ""
+    where += f" -> {error.filename2}" if error.filename2 else ""
     what = f"{doing}{where}: {error.strerror or error}"
     if error.errno in _FULL and not syncing:
         return DiskFullError(f"{what}. Free some space; nothing is lost and work goes on by itself.")
@@ -130,9 +131,14 @@ def exclusive_lock(path: Path, *, busy: str) -> Iterator[None]:
     """Hold a flock on `path`, with our pid in it, until the context ends or the process dies.
 
     Raises:
-        RootError: Another process holds it; the message is `busy` and its pid.
+        RootError: Another process holds it, and the message is `busy` and its pid; or the file cannot be written.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:  # a filesystem that its kernel has made read-only looks writable until one tries
+        raise RootError(
+            f"{path} cannot be written: {error.strerror}. Check the disk and the kernel's log, and the file's owner."
+        ) from error
     try:
         for patience in range(_LOCK_TRIES, 0, -1):  # `lock_holder` may have it for a moment
             try:

@@ -133,3 +133,18 @@ def test_a_pid_is_believed_only_while_its_lock_is_held(tmp_path: Path) -> None:
         assert lock_holder(lock) == os.getpid()
     assert lock.read_text().strip() == str(os.getpid())
     assert lock_holder(lock) is None
+
+
+def test_a_lock_that_cannot_be_written_is_an_error_for_the_operator(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RootError, match="cannot be written: No such file or directory"),
+        exclusive_lock(tmp_path / "gone" / "lock", busy="x"),
+    ):
+        pass
+
+
+def test_a_rename_that_failed_names_both_paths(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.touch()
+    with pytest.raises(StorageError, match=rf"moving {tmp_path}/a -> {tmp_path}/gone/a: No such file or directory"), storage("moving"):
+        file.rename(tmp_path / "gone" / "a")
