@@ -85,12 +85,13 @@ class RunningDaemon:
         self._operator = operator
         self._command = command
         self._environment = environment
-        self._log_start = 0
+        self.log_start = 0
+        """Where in the operator's log this run begins, in bytes."""
         self.process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
         log = self._operator.log
-        self._log_start = log.stat().st_size if log.exists() else 0
+        self.log_start = log.stat().st_size if log.exists() else 0
         self.process = spawn([*self._command, "run"], log=log, cwd=self._operator.directory, environment=self._environment)
         return self
 
@@ -129,7 +130,7 @@ class RunningDaemon:
     def events(self) -> list[dict[str, Any]]:
         """The log lines of this run, without one that is being written."""
         with self._operator.log.open("rb") as log:
-            log.seek(self._log_start)
+            log.seek(self.log_start)
             lines = log.read().split(b"\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 
