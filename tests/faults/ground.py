@@ -79,6 +79,12 @@ class Ground:
         """The points of the faults that were done until now, in order."""
         return [line.removeprefix("fault ") for line in self._census() if line.startswith("fault ")]
 
+    def reached_since_the_last_fault(self) -> set[str]:
+        """The points that a process reached for the first time after its fault."""
+        lines = self._census()
+        (last,) = [number for number, line in enumerate(lines) if line.startswith("fault ")][-1:]
+        return set(lines[last + 1 :])
+
     def _census(self) -> list[str]:
         return self.census.read_text().splitlines() if self.census.exists() else []
 

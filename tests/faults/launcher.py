@@ -70,10 +70,10 @@ class _Points:
         self.phase = "work"
         self.placing = 0
 
-    def reach(self, step: str, when: str, path: object = None) -> None:
+    def reach(self, step: str, when: str, *paths: object) -> None:
         """Be at a point. Raises OSError when that was ordered."""
         if fault := self.due(step, when):
-            self.do(fault, path)
+            self.do(fault, *paths)
 
     def due(self, step: str, when: str) -> Fault | None:
         """Be at a point; the fault that is to be done now."""
@@ -85,26 +85,26 @@ class _Points:
         fault = self._faults.get(point)
         return fault if fault is not None and fault.hit <= hits < fault.hit + fault.times else None
 
-    def do(self, fault: Fault, path: object) -> None:
+    def do(self, fault: Fault, path: object = None, second: object = None) -> None:
         """Do a fault."""
         _real_write(self._census, f"fault {fault.point}\n".encode())
         if fault.do == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         number = getattr(errno, fault.do)
-        raise OSError(number, os.strerror(number), path)
+        raise OSError(number, os.strerror(number), path, None, second)
 
 
 points: _Points
 
 
 @contextmanager
-def _around(step: str | None, path: object = None) -> Iterator[None]:
+def _around(step: str | None, *paths: object) -> Iterator[None]:
     if step is None:
         yield
         return
-    points.reach(step, "before", path)
+    points.reach(step, "before", *paths)
     yield
-    points.reach(step, "after", path)
+    points.reach(step, "after", *paths)
 
 
 # What a path means
@@ -179,7 +179,7 @@ def _wrap_renames() -> None:
     def moving(real: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(real)
         def move(source: Any, target: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None, **options: Any) -> None:
-            with _around(_step_of_appearing(_whole(source, src_dir_fd), _whole(target, dst_dir_fd)), target):
+            with _around(_step_of_appearing(_whole(source, src_dir_fd), _whole(target, dst_dir_fd)), source, target):
                 real(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd, **options)
 
         return move
@@ -262,8 +262,11 @@ class _Connection(sqlite3.Connection):
 
     def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
         self._note(sql)
-        with _around("begin" if sql.startswith("BEGIN") else f"commit-{self._records}" if sql == "COMMIT" else None):
-            return super().execute(sql, *parameters)
+        try:
+            with _around("begin" if sql.startswith("BEGIN") else f"commit-{self._records}" if sql == "COMMIT" else None):
+                return super().execute(sql, *parameters)
+        except OSError as error:
+            raise _as_sqlite_says_it(error) from error
 
     def executemany(self, sql: str, parameters: Any, /) -> sqlite3.Cursor:
         self._note(sql)
@@ -276,6 +279,13 @@ class _Connection(sqlite3.Connection):
             self._records = "batch"
         elif "SET dirty=NULL" in sql:
             self._records = "clear"
+
+
+def _as_sqlite_says_it(error: OSError) -> sqlite3.OperationalError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    said = sqlite3.OperationalError("database or disk is full" if full else "disk I/O error")
+    said.sqlite_errorcode = sqlite3.SQLITE_FULL if full else sqlite3.SQLITE_IOERR
+    return said
 
 
 # The product's own names: as few as can be

@@ -1,8 +1,7 @@
 """The whole of ingest without a broker: messages in the inbox, ledger and tree out."""
 
 import asyncio
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
@@ -367,40 +366,3 @@ async def ended_by_storage_error(one: Ingest) -> None:
             await one.task
     assert caught.group_contains(StorageError)
     assert not caught.group_contains(DiskFullError)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of 3 MiB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount], check=False, capture_output=True).returncode:
-        pytest.skip("mounting a small filesystem needs root")
-    yield mount
-    subprocess.run(["umount", "-l", mount], check=True)
-
-
-async def test_a_disk_that_is_really_full_is_waited_out(small_disk: Path) -> None:
-    layout = make_root(small_disk / "azaion")
-    messages: Sequence[RawMessage] = [created(n, f"n{n}", n % 3) for n in range(60)]
-    async with ingest(layout) as one:
-        ballast = small_disk / "ballast"
-        fill(ballast)
-        sending = asyncio.create_task(one.send(messages))
-        await one.until(lambda: one.pipeline.space.paused is not None)
-        ballast.unlink()
-        await sending
-        await one.until_at(59)
-        await one.stop()
-    assert len(tree_of(layout)) == 120
-    assert debris_of(layout) == []
-
-
-def fill(path: Path) -> None:
-    """Leave no room on the filesystem of `path`."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError:
-            return
