@@ -15,7 +15,7 @@ from tests.benchmarks import _ingest_cases as cases
 from tests.benchmarks._common import cpu_seconds, progress, status_mb
 from tests.benchmarks._daemon import broker_pid, drain
 from tests.benchmarks._ingest_cases import Measured, Task
-from tests.benchmarks._profiled import ProfiledDaemon
+from tests.benchmarks._profiled import profiled_daemon
 from tests.benchmarks._workloads import (
     BULK_NAMES,
     INDEXED,
@@ -93,7 +93,7 @@ class Bench:
         progress(f"{name}: publishing {workload.messages} messages, then profiling")
         with self._published(workload, messages), self._fresh_directory() as directory:
             site = self._site(workload, directory, decode=True)
-            with ProfiledDaemon(site.operator, directory / "stats") as daemon:
+            with profiled_daemon(site.operator, directory / "stats") as daemon:
                 drain(daemon, workload.messages)
             return pstats.Stats(str(directory / "stats"))
 
