@@ -96,7 +96,7 @@ class Ledger:
         if not path.exists():
             raise RootError(f"{path} does not exist. Restore it from a backup; the annotations need nothing more.")
         self._clock = clock
-        with _sqlite_errors(f"opening {path}"):
+        with _sqlite_errors(f"opening {path}", opening=True):
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA busy_timeout=10000")
@@ -360,14 +360,15 @@ def _read_json(text: str | None) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _sqlite_errors(doing: str) -> Iterator[None]:
+def _sqlite_errors(doing: str, *, opening: bool = False) -> Iterator[None]:
+    """Say what was being done. Only while `opening` is a damage believed: a disk that fails shows as one in the middle of work."""
     try:
         yield
     except sqlite3.Error as error:
         match getattr(error, "sqlite_errorcode", None):
             case sqlite3.SQLITE_FULL:
                 raise DiskFullError(f"{doing}: {error}. Free some space; nothing is lost and work goes on by itself.") from error
-            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT if opening:
                 raise DamagedLedgerError(
                     f"{doing}: {error}. Check the disk, then restore the ledger from a backup, or make its annotations again from the "
                     "tree with: azaion-daemon index rebuild"
