@@ -38,7 +38,7 @@ DAEMON, NOT_DECODED = "daemon", "daemon, not decoded"
 JPEG_CASES = ("read", "plain", "durable", "files", "write", "decode", DAEMON, NOT_DECODED)
 LABEL_CASES = ("read", "plain", "durable", DAEMON)
 
-_DECODED_AT_MOST = 200  # images; the time of one hardly varies
+_DECODED_AT_MOST = 100  # images; the time of one hardly varies
 _SETTLED_S = 5.0
 _VALIDATED = 0.9
 

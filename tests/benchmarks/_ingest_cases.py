@@ -22,6 +22,7 @@ from rstream.compression import GzipCompressionCodec, StreamCompressionCodecs
 import azaion_daemon.stream.consumer  # noqa: F401 - which sets the size of rstream's reads
 from azaion_daemon.ingest.staging import image_size
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
+from azaion_daemon.settings import IngestSettings, StreamSettings
 from azaion_daemon.store.durable import FilesystemSync, fsync_directory, replace_durably, write_new
 from azaion_daemon.store.layout import Home, Layout
 from tests.benchmarks._common import machine_cpu_seconds, restart_peak, status_mb
@@ -31,7 +32,7 @@ StreamCompressionCodecs.register_codec(CompressionType.Gzip, GzipCompressionCode
 
 FILES_A_SYNC = 256
 FILE_THREADS = 4
-_CREDIT = 2
+_CREDIT: int = StreamSettings.model_fields["initial_credit"].default
 _VALIDATING_ROLES = {20, 40, 1000}
 _BULK_STATUSES = {b"Validated", b"Deleted"}
 _BOX_KEYS = ("classNum", "x", "y", "width", "height")
@@ -227,10 +228,10 @@ def write_files(task: Task, clock: Clock, *, threads: int) -> int:
 
 def decode(task: Task, clock: Clock) -> int:
     """The daemon's look at every image, alone and on one thread."""
-    photos = task.photos()
+    photos, most_pixels = task.photos(), IngestSettings().max_image_pixels
     clock.start()
     for number in range(task.messages):
-        size = image_size(photos[number % len(photos)], max_pixels=200_000_000)
+        size = image_size(photos[number % len(photos)], max_pixels=most_pixels)
         assert not isinstance(size, str), size
     clock.stop()
     return sum(len(photos[number % len(photos)]) for number in range(task.messages))

@@ -59,10 +59,6 @@ class Workload:
     images: Path | None = None
     """The directory of the distinct JPEGs that its messages bring."""
 
-    @property
-    def has_images(self) -> bool:
-        return self.images is not None
-
 
 def names(count: int, key: str) -> list[str]:
     """As the platform makes them: UUIDs; the same for the same key."""
