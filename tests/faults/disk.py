@@ -60,6 +60,10 @@ class Disk:
         assert done.returncode <= 1, done.stdout
         self.mount()
 
+    def sync(self) -> None:
+        """Bring everything written so far to the device."""
+        subprocess.run(["sync", "--file-system", self._place], check=True)
+
     def cut_power(self) -> None:
         """From now on nothing is written any more, not even what was written and not synced."""
         descriptor = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY)

@@ -40,6 +40,11 @@ class Damage:
     def __bool__(self) -> bool:
         return bool(self.lost or self.doubled or self.torn)
 
+    def found(self) -> list[str]:
+        """One line for each."""
+        kinds = {"lost": self.lost, "doubled": self.doubled, "torn": self.torn}
+        return [f"{kind}: {one}" for kind, all_of_it in kinds.items() for one in all_of_it]
+
     def add(self, what: str, found: dict[Any, Any], expected: dict[Any, Any]) -> None:
         """Compare two mappings; `what` they are is named before each key."""
         self.lost += [f"{what} {key}" for key in expected.keys() - found.keys()]
@@ -171,10 +176,15 @@ class Ground:
 
 
 def heard(broker: Broker, stream: str, story: Story, acts: Iterable[Act], *, last: bytes) -> Truth:
-    """The truth of a whole stream, whose last message has the body `last`; its messages are those of the acts, in whatever order."""
+    """The truth of a whole stream, whose last message has the body `last`.
+
+    It has the messages of all these acts, which the broker has confirmed, and no others; in whatever order, and some more than once.
+    """
     meaning = {act.message.body: act for act in acts}
+    messages = asyncio.run(read(broker, stream, 0, last=last))
+    assert meaning.keys() == {body for _, body in messages}, "the broker has lost messages that it had confirmed"
     truth = Truth(story.images)
-    for offset, body in asyncio.run(read(broker, stream, 0, last=last)):
+    for offset, body in messages:
         truth.hear(offset, meaning[body])
     return truth
 

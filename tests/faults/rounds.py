@@ -29,8 +29,8 @@ from tests.faults.ground import Damage, Ground, heard
 from tests.faults.story import Act, Story
 
 ROOTS = 2
-_CHUNK = 120
-_BACKLOG = 600
+_CHUNK = 200
+_BACKLOG = 1000
 """So many messages the annotator is ahead of the slower root, at most."""
 _BROKER_LIVES_S = (8.0, 20.0)
 _BROKER_IS_AWAY_S = (0.0, 2.0)
