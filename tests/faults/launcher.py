@@ -5,7 +5,7 @@ unlink, syncfs, fsync, SQLite's transactions), gives each call a name from the p
 command line. A point is `{phase}.{step}.{when}`:
 
 phase   `recovery` and `replay` while the pipeline does these, else `work`
-step    what happens to which file, see `_step_of_*`; a step on the annotation tree outside `Tree.place` is called `stray-…`
+step    what happens to which file, see `_step_of_*`; a step on the annotation tree outside `Tree.place_all` is called `stray-…`
 when    `before` or `after` the call; `half`: of a write, when the first half of the bytes is in the file
 
 `AZAION_FAULTS` is a JSON list of `Fault`s. `AZAION_FAULT_CENSUS` names a file that gets every point that is reached, once a process, and
@@ -304,7 +304,7 @@ def _in_phase(name: str, real: Callable[P, Awaitable[T]]) -> Callable[P, Awaitab
 
 
 def _wrap_the_product() -> None:
-    place, opened, sync = Tree.place, FilesystemSync.__init__, FilesystemSync.__call__
+    place, opened, sync = Tree.place_all, FilesystemSync.__init__, FilesystemSync.__call__
     steps: dict[FilesystemSync, str] = {}
 
     def placing(tree: Tree, *args: Any, **kwargs: Any) -> Any:
@@ -324,7 +324,7 @@ def _wrap_the_product() -> None:
             sync(self)
 
     for owner, name, wrapped in (
-        (Tree, "place", placing),
+        (Tree, "place_all", placing),
         (FilesystemSync, "__init__", opening),
         (FilesystemSync, "__call__", syncing),
         (Pipeline, "recover", _in_phase("recovery", Pipeline.recover)),

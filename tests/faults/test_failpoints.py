@@ -30,7 +30,7 @@ WORK = (
     Fault("begin.before"),
     Fault("commit-batch.before"),
     Fault("commit-batch.after"),
-    Fault("place.before", hit=4),
+    Fault("place.before"),
     Fault("label-write.before"),
     Fault("label-write.half", hit=2),
     Fault("label-link.before"),
@@ -67,7 +67,7 @@ WORK = (
 )
 RECOVERY = (
     Fault("begin.before"),
-    Fault("place.before", hit=2),
+    Fault("place.before"),
     Fault("label-write.half"),
     Fault("label-link.after"),
     Fault("label-seed.after"),
