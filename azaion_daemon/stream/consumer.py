@@ -31,7 +31,6 @@ from azaion_daemon.errors import OutsideError, StreamMismatchError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import StreamSettings
 from azaion_daemon.store.records import Position
-from azaion_daemon.stream.chunks import ChunkConsumer
 from azaion_daemon.stream.events import RawMessage
 from azaion_daemon.stream.wire import message_digest
 
@@ -125,7 +124,7 @@ class _Connection:
         self._position = position
         if position is None:
             self._verified.set()
-        consumer = _new_consumer(self._settings, on_broken=self._on_broken, on_closed=self._on_closed)
+        consumer = _new_consumer(self._settings, self._on_closed)
         try:
             specification = self._specification()
             async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
@@ -200,9 +199,6 @@ class _Connection:
     def _on_closed(self, info: OnClosedErrorInfo) -> None:
         self._fail(OutsideError(f"the connection to {self._where()} was closed: {info.reason}"))
 
-    def _on_broken(self, error: Exception) -> None:
-        self._fail(OutsideError(f"{self._where()} sent a chunk that cannot be unpacked: {error}"))
-
     def _fail(self, error: Exception) -> None:
         if not self._ended.done():
             self._ended.set_exception(error)
@@ -252,10 +248,8 @@ class _Connection:
                 return f"no connection to {where}: {str(error) or type(error).__name__}"
 
 
-def _new_consumer(
-    settings: StreamSettings, *, on_broken: Callable[[Exception], None], on_closed: Callable[[OnClosedErrorInfo], None] | None = None
-) -> ChunkConsumer:
-    return ChunkConsumer(
+def _new_consumer(settings: StreamSettings, on_closed: Callable[[OnClosedErrorInfo], None] | None = None) -> Consumer:
+    return Consumer(
         settings.host,
         settings.port,
         username=settings.user,
@@ -264,7 +258,6 @@ def _new_consumer(
         heartbeat=settings.heartbeat_s,
         max_subscribers_by_connection=1,
         on_close_handler=on_closed,
-        on_broken=on_broken,
         connection_name="azaion-daemon",
     )
 
@@ -278,7 +271,7 @@ async def _newest_offset(settings: StreamSettings) -> int | None:
         offsets.append(context.offset)
         came.set()
 
-    consumer = _new_consumer(settings, on_broken=lambda _: came.set())
+    consumer = _new_consumer(settings)
     try:
         async with asyncio.timeout(settings.verify_timeout_s):
             await consumer.subscribe(
@@ -290,7 +283,7 @@ async def _newest_offset(settings: StreamSettings) -> int | None:
         return None
     finally:
         await _close(consumer)
-    return max(offsets, default=None)
+    return max(offsets)
 
 
 async def _close(consumer: Consumer) -> None:
