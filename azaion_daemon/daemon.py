@@ -30,9 +30,10 @@ from azaion_daemon.publish.release import Publisher
 from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
-from azaion_daemon.store.records import Model, Position
+from azaion_daemon.store.records import Model
 from azaion_daemon.store.root import Root, lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
+from azaion_daemon.stream.resume import Resume
 from azaion_daemon.training.gpus import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
 
@@ -96,7 +97,7 @@ class Daemon:
         self._ledger = LedgerThread(Ledger(layout.ledger))
         inbox = Inbox(settings.stream.queue_bytes)
         self._pipeline = Pipeline(settings.stream.name, settings.ingest, layout, self._ledger, inbox, known_classes=classes.known)
-        self._consumer = StreamConsumer(settings.stream, self._position, inbox.put)
+        self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
         self._platform = PlatformClient(settings.api, layout.hardware)
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
@@ -159,8 +160,9 @@ class Daemon:
             await writing
             reporting.cancel()
 
-    async def _position(self) -> Position | None:
-        return await self._ledger(self._ledger.ledger.position, self._settings.stream.name)
+    async def _resume(self) -> Resume:
+        ledger = self._ledger.ledger
+        return Resume(await self._ledger(ledger.position, self._settings.stream.name), await self._ledger(ledger.last_position))
 
     async def _keep_answering(self) -> None:
         """Do what commands ask for, one request after the other."""

@@ -36,12 +36,16 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "stream.connected": ("info", "Subscribed at `offset`."),
     "stream.disconnected": (
         "warning",
-        "The connection ended or could not be made; it is tried again after `retry_in_s`.",
+        "There is no connection; it is tried again after `retry_in_s`. A `why` is logged at its 1st, 2nd, 4th ... time (`repeated`).",
     ),
+    "stream.begun": ("info", "The first message of a stream is taken; positions are its offsets and `base`."),
+    "stream.position_unverified": ("info", "The position was imported, so nothing can be compared with the message there."),
     "stream.mismatch": (
         "error",
-        "The message at the ledger's position is not the one that was consumed: another or a truncated stream.",
+        "The message at the ledger's position is not the one that was consumed: another or a truncated stream (`kind`, a guess).",
     ),
+    "stream.gap_accepted": ("warning", "stream.on_mismatch is `continue`: `missing` offsets are gone, and the next message is taken."),
+    "stream.begun_anew": ("warning", "stream.on_mismatch is `continue`: a new stream is taken from its beginning."),
     # Ingest
     "ingest.recovered": ("info", "Annotations that a crash left between ledger and tree were placed."),
     "ingest.batch": ("info", "A batch is committed and in the tree."),

@@ -91,6 +91,19 @@ class StreamSettings(Section):
     queue_bytes: Annotated[ByteSize, Field(ge=_MIB), LIVE] = ByteSize(32 * _MIB)
     start_from: Annotated[Literal["beginning", "end"] | Annotated[int, Field(ge=0)] | Moment, RESTART] = "beginning"
     verify_timeout_s: Annotated[float, Field(gt=0, le=600), LIVE] = 20.0
+    on_mismatch: Annotated[Literal["stop", "continue"], LIVE] = "stop"
+    tls: Annotated[bool, LIVE] = False
+    ca_file: Annotated[Path | None, LIVE] = None
+    client_cert_file: Annotated[Path | None, LIVE] = None
+    client_key_file: Annotated[Path | None, LIVE] = None
+
+    @model_validator(mode="after")
+    def _tls_files(self) -> Self:
+        if (self.client_cert_file is None) != (self.client_key_file is None):
+            raise ValueError("client_cert_file and client_key_file must be given together")
+        if not self.tls and (self.ca_file is not None or self.client_cert_file is not None):
+            raise ValueError("ca_file, client_cert_file and client_key_file must not be given without tls: true")
+        return self
 
 
 class DirectorySettings(Section):

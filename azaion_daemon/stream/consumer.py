@@ -1,17 +1,9 @@
-"""The supervised consumer: one owner of the connection, which on any doubt drops it and makes a new one at the ledger's position.
+"""The supervised consumer: one owner of the connection, which on any doubt drops it and makes a new one where the last message was taken.
 
-The library underneath (rstream 1.1.1) is used for its protocol only, since its own supervision is not enough for a daemon:
-
-- An exception in a callback or decoder makes it skip the rest of the chunk for good. So it decodes nothing, and the callback only hands
-  bytes on and cannot raise.
-- A frozen broker, a half-open connection or a frame with a bad checksum leave it "alive" and silent. So the time of the last frame and the
-  listener task are watched, and on a doubt the sockets are aborted before anything is awaited.
-- Its recovery is off by default, gives up silently when on, and forgets the credit; a subscription that failed once is believed to stand.
-  So each attempt has a fresh Consumer, for ever, with capped exponential backoff and full jitter.
-- It subscribes at the beginning when it lost an offset. So the offset is always explicit and comes from the ledger.
-
-The daemon resumes *at* its position: the first message must be the one that the ledger knows, by its digest. An offset alone proves
-nothing, since the broker silently moves it to what it has: a stream that was deleted and made anew, or truncated, would go unnoticed.
+Each attempt has connections of its own, for ever, with capped exponential backoff and full jitter; an attempt is over, its tasks awaited
+and its sockets aborted, before the next one begins. The first attempt starts at the ledger's position, later ones at the message that was
+handed on last, whether or not it is committed yet: what was handed on is in this process or, if that dies, taken again from the ledger's
+position. Either way the message there must come again, and is recognised by its digest.
 """
 
 import asyncio
@@ -19,46 +11,45 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Never
+from typing import Never
 
-import rstream.connection
-from rstream import Consumer, ConsumerOffsetSpecification, MessageContext, OffsetType, OnClosedErrorInfo
-from rstream.exceptions import AccessRefused, AuthenticationFailure, StreamDoesNotExist, VirtualHostAccessFailure
+from rstream import OffsetType
 
-from azaion_daemon.errors import OutsideError, StreamMismatchError
+from azaion_daemon.errors import ConfigError, OutsideError, StreamMismatchError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import StreamSettings
 from azaion_daemon.store.records import Position
+from azaion_daemon.stream.backoff import LONGEST_CEILING_S, Repeats, pause_s
 from azaion_daemon.stream.events import RawMessage
+from azaion_daemon.stream.health import StreamHealth
+from azaion_daemon.stream.probe import newest_offset, stream_ends
+from azaion_daemon.stream.resume import (
+    After,
+    At,
+    Begin,
+    Found,
+    Mismatch,
+    Resume,
+    Start,
+    StreamEnds,
+    Unverified,
+    base_of,
+    contradiction,
+    first_start,
+    judge,
+    start_after_mismatch,
+    subscribed_offset,
+)
+from azaion_daemon.stream.session import Session
+from azaion_daemon.stream.subscription import PositionNotFoundError, Subscription
 from azaion_daemon.stream.wire import message_digest
 
 log = get_logger(__name__)
 
-rstream.connection.CHUNK_SIZE = 1 << 20
-"""The bytes that it reads at a time: its 256 make big messages three to five times slower."""
-
-_SUBSCRIBE_TIMEOUT_S = 30.0
-_CLOSE_TIMEOUT_S = 5.0
-_FIRST_PAUSE_S = 0.5
-_LONGEST_PAUSE_S = 30.0
-_SILENT_HEARTBEATS = 2.5
-_REST_OF_CHUNK_S = 0.5
-
-
-@dataclass
-class StreamHealth:
-    """What is known of the connection, for the status."""
-
-    connected: bool = False
-    reconnects: int = 0
-    last_message: float | None = None
-    """Monotonic time of the newest message, in seconds."""
-    received: int | None = None
-    """The newest offset that was taken."""
-    why: str | None = None
-    """Why there is no connection."""
+_LAGGING_S = 10.0
+_BACKLOG_PERIOD_S = 30.0
+_LOOK_S = 1.0
+_WITHOUT_RECONNECT = frozenset({"start_from", "verify_timeout_s", "on_mismatch", "queue_bytes"})
 
 
 class StreamConsumer:
@@ -67,14 +58,34 @@ class StreamConsumer:
     def __init__(
         self,
         settings: StreamSettings,
-        resume: Callable[[], Awaitable[Position | None]],
+        resume: Callable[[], Awaitable[Resume]],
         deliver: Callable[[RawMessage], Awaitable[None]],
     ) -> None:
-        """`resume` gives the ledger's position; `deliver` takes a message and may block: that is the backpressure."""
+        """`resume` gives the ledger's positions; `deliver` takes a message and may block: that is the backpressure."""
         self._settings = settings
         self._resume = resume
         self._deliver = deliver
+        self._chance = random.Random()  # noqa: S311 - jitter
+        self._repeats = Repeats()
+        self._said = True
+        """Whether the last failure was logged."""
+        self._reconfigured = asyncio.Event()
+        self._running = False
+        self._start: Start = Begin(OffsetType.FIRST)
+        self._base: int | None = None
+        self._newest: RawMessage | None = None
+        """The message that was handed on last."""
+        self._last_position: int | None = None
+        self._connected_at: float | None = None
+        self._unverified_said = False
         self.health = StreamHealth()
+
+    def reconfigure(self, settings: StreamSettings) -> None:
+        """Go on with other settings; with one reconnect, at once, if the connection depends on what has changed."""
+        changed = {name for name in StreamSettings.model_fields if getattr(settings, name) != getattr(self._settings, name)}
+        self._settings = settings
+        if changed - _WITHOUT_RECONNECT:
+            self._reconfigured.set()
 
     async def run(self) -> Never:
         """Stay connected until cancelled.
@@ -82,221 +93,191 @@ class StreamConsumer:
         Raises:
             StreamMismatchError: The stream is not the one that the ledger's position belongs to.
         """
+        assert not self._running, "two consumers would hand the same messages on"
+        self._running = True
+        await self._find_start()
         failures = 0
         while True:
-            connection = _Connection(self._settings, self._deliver, self.health)
-            started = time.monotonic()
-            log.info("stream.connecting", host=self._settings.host, port=self._settings.port, attempt=failures + 1)
+            self._reconfigured.clear()
             try:
-                await connection.run(await self._resume())
-            except OutsideError as error:
-                if isinstance(error, StreamMismatchError):
-                    raise
-                self.health.why = str(error)
+                await self._attempt()
+                failures = 0
+            except StreamMismatchError:
+                raise
+            except (OutsideError, ConfigError) as error:
+                failures = 1 if self._was_steady() else failures + 1
+                await self._pause(str(error), pause_s(failures, self._chance))
             finally:
                 self.health.connected = False
-            failures = 1 if time.monotonic() - started > _LONGEST_PAUSE_S else failures + 1
-            pause = random.uniform(_FIRST_PAUSE_S / 2, min(_FIRST_PAUSE_S * 2**failures, _LONGEST_PAUSE_S))  # noqa: S311
-            log.warning("stream.disconnected", why=self.health.why, retry_in_s=round(pause, 1))
-            self.health.reconnects += 1
-            await asyncio.sleep(pause)
 
+    async def _find_start(self) -> None:
+        resume = await self._resume()
+        self._last_position = resume.last_position
+        self._start = first_start(resume, self._settings)
+        if resume.position is not None:
+            self._base = resume.position.base
+            self.health.offset = resume.position.offset
 
-class _Connection:
-    """One attempt: subscribe, deliver, watch; never used again."""
+    def _was_steady(self) -> bool:
+        steady = self._connected_at is not None and time.monotonic() - self._connected_at > LONGEST_CEILING_S
+        if steady:
+            self._repeats.clear()
+        return steady
 
-    def __init__(self, settings: StreamSettings, deliver: Callable[[RawMessage], Awaitable[None]], health: StreamHealth) -> None:
-        self._settings = settings
-        self._deliver = deliver
-        self._health = health
-        self._position: Position | None = None
-        self._verified = asyncio.Event()
-        self._ended: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
-        self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # the first reason may be known already
+    async def _pause(self, why: str, pause: float) -> None:
+        self.health.connected, self.health.why = False, why
+        repeated = self._repeats.count(why)
+        self._said = repeated > 0
+        if repeated:
+            log.warning("stream.disconnected", why=why, retry_in_s=round(pause, 1), repeated=repeated)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._reconfigured.wait()
 
-    async def run(self, position: Position | None) -> Never:
-        """Deliver what comes after `position` until the connection fails.
-
-        Raises:
-            OutsideError: It failed; the message says why in a sentence for the operator.
-            StreamMismatchError: The message at `position` is another one.
-        """
-        self._position = position
-        if position is None:
-            self._verified.set()
-        consumer = _new_consumer(self._settings, self._on_closed)
+    async def _attempt(self) -> None:
+        """Read until the connection fails; returns when it is to be made again at once, since the settings or the start have changed."""
+        self.health.attempts += 1
+        self._connected_at = None
+        if self._said:
+            log.info("stream.connecting", host=self._settings.host, port=self._settings.port, attempt=self.health.attempts)
+        reading = asyncio.create_task(self._read(), name="stream-attempt")
+        changed = asyncio.create_task(self._reconfigured.wait())
         try:
-            specification = self._specification()
-            async with asyncio.timeout(_SUBSCRIBE_TIMEOUT_S):
-                await consumer.subscribe(
-                    self._settings.name,
-                    self._on_message,
-                    decoder=None,
-                    offset_specification=specification,
-                    initial_credit=self._settings.initial_credit,
-                )
-            self._health.connected, self._health.why = True, None
-            log.info("stream.connected", stream=self._settings.name, offset=specification.offset, start=specification.offset_type.name)
-            await self._watch(consumer)
-        except (OutsideError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # the library raises anything, from KeyError to its own families
-            raise OutsideError(self._explain(error)) from error
+            await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._ended.cancel()
-            await _close(consumer)
+            reading.cancel()
+            changed.cancel()
+            await asyncio.wait({reading, changed})  # one owner: an attempt is over before the next one begins
+        if not reading.cancelled():
+            reading.result()
 
-    def _specification(self) -> ConsumerOffsetSpecification:
-        if self._position is not None:
-            return ConsumerOffsetSpecification(OffsetType.OFFSET, self._position.offset)
-        if self._health.received is not None:  # the connection broke before the first batch was committed
-            return ConsumerOffsetSpecification(OffsetType.OFFSET, self._health.received + 1)
-        match self._settings.start_from:
-            case "beginning":
-                return ConsumerOffsetSpecification(OffsetType.FIRST)
-            case "end":
-                return ConsumerOffsetSpecification(OffsetType.NEXT)
-            case int(offset):
-                return ConsumerOffsetSpecification(OffsetType.OFFSET, offset)
-            case datetime() as moment:
-                return ConsumerOffsetSpecification(OffsetType.TIMESTAMP, int(moment.timestamp() * 1000))
-
-    async def _on_message(self, data: bytes, context: MessageContext) -> None:
-        """Runs inside the library, which would swallow an exception together with the rest of the chunk."""
+    async def _read(self) -> None:
+        start = await self._next_start()
+        backlog = asyncio.create_task(self._watch_backlog(), name="stream-backlog")
         try:
-            if self._ended.done():
-                return
-            message = RawMessage(context.offset, data)
-            if not self._verified.is_set():
-                self._verify(message)
-                self._verified.set()
-            received = self._health.received
-            if received is None:
-                received = -1 if self._position is None else self._position.offset
-            if message.offset > received:
-                await self._deliver(message)
-                self._health.received = message.offset
-                self._health.last_message = time.monotonic()
-        except Exception as error:  # noqa: BLE001 - it is raised where this connection is awaited
-            self._fail(error)
+            async with Session(self._settings) as session:
+                subscription = Subscription(self._settings, start, self._take, session)
+                client, chunks = await subscription.open()
+                self._note_connection(start)
+                await subscription.read(client, chunks)
+        except PositionNotFoundError as error:
+            assert isinstance(start, At)
+            await self._judge(start.position, error.found)
+        finally:
+            backlog.cancel()
+            await asyncio.wait({backlog})
 
-    def _verify(self, message: RawMessage) -> None:
-        position = self._position
-        if position is None or (message.offset == position.offset and message_digest(message) == position.digest):
-            return
-        found = "another message" if message.offset == position.offset else f"offset {message.offset} instead"
-        raise self._mismatch(f"it has {found}")
+    def _note_connection(self, start: Start) -> None:
+        health = self.health
+        if self._said or health.attempts > 1:
+            offset_type, offset = subscribed_offset(start)
+            log.info("stream.connected", stream=self._settings.name, offset=offset, start=offset_type.name)
+        if health.ever_connected:
+            health.reconnects += 1
+        health.connected, health.ever_connected, health.why, health.attempts = True, True, None, 0
+        self._connected_at = time.monotonic()
 
-    def _mismatch(self, found: str) -> StreamMismatchError:
-        offset = None if self._position is None else self._position.offset
-        log.error("stream.mismatch", stream=self._settings.name, position=offset, found=found)
-        return StreamMismatchError(
-            f"the stream {self._settings.name} is not the one that was consumed up to offset {offset}: {found}. It was deleted and made "
-            "anew, or its retention has removed messages that were never consumed. Nothing was taken from it. Restore the stream, or make "
-            "a new root for it with azaion-daemon init."
+    async def _take(self, offset: int, data: bytes, written_at: float) -> None:
+        if self._base is None:
+            self._base = base_of(self._last_position, offset)
+            log.info("stream.begun", stream=self._settings.name, offset=offset, base=self._base)
+        message = RawMessage(offset, data, self._base)
+        await self._deliver(message)
+        self._newest = message
+        health = self.health
+        health.offset, health.written_at, health.taken_at, health.last_message = offset, written_at, time.time(), time.monotonic()
+
+    async def _next_start(self) -> Start:
+        if self._newest is not None:
+            digest = await asyncio.to_thread(message_digest, self._newest)
+            return At(Position(self._newest.offset, digest, self._newest.base))
+        match self._start:
+            case Unverified(position):
+                await self._compare_with_ends(position)
+            case Begin(OffsetType.NEXT):  # fixed once: what is published while there is no connection must not be skipped
+                newest = await newest_offset(self._settings)
+                self._start = Begin(OffsetType.FIRST) if newest is None else Begin(OffsetType.OFFSET, newest + 1)
+        return self._start
+
+    async def _compare_with_ends(self, position: Position) -> None:
+        ends = await stream_ends(self._settings)
+        if ends is None:
+            raise OutsideError(self._nothing_comes(ends))
+        if (mismatch := contradiction(position, ends)) is not None:
+            self._settle(mismatch, position, None, ends)
+        elif not self._unverified_said:
+            self._unverified_said = True
+            log.info("stream.position_unverified", position=position.position, offset=position.offset, first=ends.first, last=ends.last)
+
+    async def _judge(self, position: Position, found: Found) -> None:
+        """Decide what it means that another message, or none, came instead of the one at `position`."""
+        self.health.connected = False
+        ends = await stream_ends(self._settings)
+        mismatch = judge(position, found, ends)
+        if mismatch is None:
+            raise OutsideError(self._nothing_comes(ends))
+        self._settle(mismatch, position, found, ends)
+
+    def _nothing_comes(self, ends: StreamEnds | None) -> str:
+        return (
+            f"the message that was consumed last does not come from {self._settings.host}:{self._settings.port}: the stream "
+            f"{self._settings.name} "
+            + ("seems to be empty; was it made anew?" if ends is None else f"ends at offset {ends.last}, but does not deliver it")
         )
 
-    def _on_closed(self, info: OnClosedErrorInfo) -> None:
-        self._fail(OutsideError(f"the connection to {self._where()} was closed: {info.reason}"))
+    def _settle(self, mismatch: Mismatch, position: Position, found: Found | None, ends: StreamEnds | None) -> None:
+        """Stop, or find another start, as the settings say.
 
-    def _fail(self, error: Exception) -> None:
-        if not self._ended.done():
-            self._ended.set_exception(error)
+        Raises:
+            StreamMismatchError: They say `stop`.
+        """
+        stream = self._settings.name
+        log.error(
+            "stream.mismatch",
+            stream=stream,
+            kind=mismatch.kind,
+            why=mismatch.described,
+            position=position.position,
+            offset=position.offset,
+            base=position.base,
+            digest=position.digest.hex(),
+            found=None if found is None else found.offset,
+            first=None if ends is None else ends.first,
+            last=None if ends is None else ends.last,
+            on_mismatch=self._settings.on_mismatch,
+        )
+        if self._settings.on_mismatch == "stop":
+            raise StreamMismatchError(_advice(stream, mismatch, position))
+        if self._newest is not None:
+            self._last_position = self._newest.position
+            self._newest = None
+        self._start = start_after_mismatch(mismatch, position)
+        if isinstance(self._start, After):
+            log.warning("stream.gap_accepted", stream=stream, missing=mismatch.missing, position=position.position)
+        else:
+            self._base = None
+            self.health.offset = None
+            log.warning("stream.begun_anew", stream=stream, position=position.position)
 
-    async def _watch(self, consumer: Consumer) -> Never:
-        """Wait until the connection ends by itself or is found dead."""
-        started = time.monotonic()
-        client = consumer._clients[self._settings.name]  # noqa: SLF001 - nothing public tells whether it lives
+    async def _watch_backlog(self) -> Never:
+        """Ask for the stream's end while the newest message was old when it came."""
+        health = self.health
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(self._ended), 1.0)
-            silent_s = time.monotonic() - client._last_heartbeat  # noqa: SLF001
-            if silent_s > _SILENT_HEARTBEATS * self._settings.heartbeat_s:
-                raise OutsideError(f"{self._where()} has been silent for {silent_s:.0f} s: it is frozen or cut off")
-            listener = client._tasks.get("listener")  # noqa: SLF001
-            if listener is None or listener.done():
-                raise OutsideError(f"the connection to {self._where()} sent something that cannot be read")
-            if not self._verified.is_set() and time.monotonic() - started > self._settings.verify_timeout_s:
-                newest = await _newest_offset(self._settings)
-                if newest is not None and self._position is not None and newest < self._position.offset:
-                    raise self._mismatch(f"it ends at offset {newest}")
-                raise OutsideError(
-                    f"the message that was consumed last does not come from {self._where()}: the stream {self._settings.name} "
-                    + ("seems to be empty; was it made anew?" if newest is None else f"has offset {newest}, but does not deliver it")
-                )
-
-    def _where(self) -> str:
-        return f"{self._settings.host}:{self._settings.port}"
-
-    def _explain(self, error: Exception) -> str:
-        where, stream = self._where(), self._settings.name
-        match error:
-            case AuthenticationFailure():
-                return f"{where} refuses the user {self._settings.user} or its password (RABBITMQ_USER, RABBITMQ_PASSWORD)"
-            case StreamDoesNotExist():
-                return f"the stream {stream} does not exist at {where}; it is waited for (RABBITMQ_QUEUE_NAME)"
-            case AccessRefused():
-                return f"{where} does not let the user {self._settings.user} read the stream {stream}"
-            case VirtualHostAccessFailure():
-                return f"{where} does not let the user {self._settings.user} into the virtual host {self._settings.virtual_host}"
-            case TimeoutError():
-                return (
-                    f"{where} does not answer: no stream listener there (a TLS port or the AMQP port?), wrong credentials, or the address "
-                    "that it advertises cannot be reached from here"
-                )
-            case _:
-                return f"no connection to {where}: {str(error) or type(error).__name__}"
+            await asyncio.sleep(_LOOK_S)
+            if health.connected and health.lag_s is not None and health.lag_s > _LAGGING_S and not health.caught_up:
+                with suppress(OutsideError, ConfigError):
+                    asked_at = time.time()
+                    health.newest_offset, health.newest_asked_at = await newest_offset(self._settings), asked_at
+                await asyncio.sleep(_BACKLOG_PERIOD_S)
 
 
-def _new_consumer(settings: StreamSettings, on_closed: Callable[[OnClosedErrorInfo], None] | None = None) -> Consumer:
-    return Consumer(
-        settings.host,
-        settings.port,
-        username=settings.user,
-        password=settings.password.get_secret_value(),
-        vhost=settings.virtual_host,
-        heartbeat=settings.heartbeat_s,
-        max_subscribers_by_connection=1,
-        on_close_handler=on_closed,
-        connection_name="azaion-daemon",
+def _advice(stream: str, mismatch: Mismatch, position: Position) -> str:
+    what, consequence = {
+        "truncated": ("Its retention has removed messages", "goes on with the first message that there is"),
+        "anew": ("It was deleted and made anew", "goes on with the first message of the new stream"),
+    }[mismatch.kind]
+    return (
+        f"the stream {stream} is not the one that was consumed up to offset {position.offset}: {mismatch.described}. {what}, as far as "
+        "can be seen. Nothing was taken from it. Do one of: restore the stream; set stream.on_mismatch: continue (then the daemon "
+        f"{consequence}; what is in the tree stays); make a new root for it with azaion-daemon init."
     )
-
-
-async def _newest_offset(settings: StreamSettings) -> int | None:
-    """The offset of the stream's last message, seen by a second consumer; None when none comes: the stream is empty, or stuck."""
-    offsets: list[int] = []
-    came = asyncio.Event()
-
-    def see(_: bytes, context: MessageContext) -> None:
-        offsets.append(context.offset)
-        came.set()
-
-    consumer = _new_consumer(settings)
-    try:
-        async with asyncio.timeout(settings.verify_timeout_s):
-            await consumer.subscribe(
-                settings.name, see, decoder=None, offset_specification=ConsumerOffsetSpecification(OffsetType.LAST), initial_credit=1
-            )
-            await came.wait()
-            await asyncio.sleep(_REST_OF_CHUNK_S)
-    except TimeoutError:
-        return None
-    finally:
-        await _close(consumer)
-    return max(offsets)
-
-
-async def _close(consumer: Consumer) -> None:
-    """Let go of everything, without trusting a peer that may be dead: the sockets first."""
-    clients: list[Any] = [client for pool in consumer._pool._clients.values() for client in pool]  # noqa: SLF001
-    for client in clients:
-        client._is_not_closed = False  # noqa: SLF001 - else it would wait for an answer
-        writer = client._conn._writer if client._conn else None  # noqa: SLF001
-        if writer is not None:
-            writer.transport.abort()
-    with suppress(Exception):  # it fails in any way on a connection that is gone; there is nothing left to lose
-        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            await consumer.close()
-    for client in clients:
-        for task in client._tasks.values():  # noqa: SLF001
-            task.cancel()
