@@ -38,6 +38,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
         "warning",
         "There is no connection; it is tried again after `retry_in_s`. A `why` is logged at its 1st, 2nd, 4th ... time (`repeated`).",
     ),
+    "stream.start_outside": (
+        "warning",
+        "stream.start_from is not in the stream: one before `first` means `first`, one after `last` is waited for.",
+    ),
     "stream.begun": ("info", "The first message of a stream is taken; positions are its offsets and `base`."),
     "stream.position_unverified": ("info", "The position was imported, so nothing can be compared with the message there."),
     "stream.mismatch": (

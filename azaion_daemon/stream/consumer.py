@@ -60,12 +60,14 @@ class StreamConsumer:
         settings: StreamSettings,
         resume: Callable[[], Awaitable[Resume]],
         deliver: Callable[[RawMessage], Awaitable[None]],
+        *,
+        chance: random.Random | None = None,
     ) -> None:
         """`resume` gives the ledger's positions; `deliver` takes a message and may block: that is the backpressure."""
         self._settings = settings
         self._resume = resume
         self._deliver = deliver
-        self._chance = random.Random()  # noqa: S311 - jitter
+        self._chance = chance or random.Random()  # noqa: S311 - no secret
         self._repeats = Repeats()
         self._said = True
         """Whether the last failure was logged."""
@@ -78,6 +80,7 @@ class StreamConsumer:
         self._last_position: int | None = None
         self._connected_at: float | None = None
         self._unverified_said = False
+        self._start_checked = False
         self.health = StreamHealth()
 
     def reconfigure(self, settings: StreamSettings) -> None:
@@ -197,7 +200,17 @@ class StreamConsumer:
             case Begin(OffsetType.NEXT):  # fixed once: what is published while there is no connection must not be skipped
                 newest = await newest_offset(self._settings)
                 self._start = Begin(OffsetType.FIRST) if newest is None else Begin(OffsetType.OFFSET, newest + 1)
+            case Begin(OffsetType.OFFSET, int(offset)) if not self._start_checked:
+                await self._warn_if_outside(offset)
         return self._start
+
+    async def _warn_if_outside(self, offset: int) -> None:
+        """The broker takes the first offset that it has for one that is too old, and waits for one that is not there yet."""
+        ends = await stream_ends(self._settings)
+        self._start_checked = True
+        first, last = (0, -1) if ends is None else (ends.first, ends.last)
+        if not first <= offset <= last + 1:
+            log.warning("stream.start_outside", stream=self._settings.name, start_from=offset, first=first, last=last)
 
     async def _compare_with_ends(self, position: Position) -> None:
         ends = await stream_ends(self._settings)

@@ -43,9 +43,9 @@ async def _chunk_at(settings: StreamSettings, end: OffsetType) -> StreamEnds | N
         try:
             await client.subscribe(settings.name, SUBSCRIPTION, schema.OffsetSpec.from_params(end, None), initial_credit=1)
             chunk = await _first_chunk(client, chunks)
-            if chunk is None:
-                await client.query_leader_and_replicas(settings.name)  # a broker that is frozen or gone is not an empty stream
-                chunk = await _first_chunk(client, chunks)
+            if chunk is None:  # a broker that is frozen or gone is not an empty stream; its answer comes after a chunk
+                await client.query_leader_and_replicas(settings.name)
+                chunk = None if chunks.empty() else chunks.get_nowait()
         except OutsideError:
             raise
         except Exception as error:  # as in Session.open
