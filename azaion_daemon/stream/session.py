@@ -26,9 +26,11 @@ from rstream.exceptions import AccessRefused, AuthenticationFailure, StreamDoesN
 
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.settings import StreamSettings
+from azaion_daemon.stream.gunzip import unpack_with_isal
 from azaion_daemon.stream.tls import tls_context
 
 rstream.connection.CHUNK_SIZE = 1 << 20
+unpack_with_isal()
 
 logging.getLogger("rstream").setLevel(logging.WARNING)
 
