@@ -4,6 +4,7 @@ Standard output is data, standard error is for people. Modules are imported wher
 """
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,21 +45,33 @@ def config_option(command: F) -> F:
 @click.version_option(__version__, prog_name="azaion-daemon")
 def main() -> None:
     """Turns a stream of human annotations into better detection models, unattended."""
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it wakes whoever holds a root's lock, and would end all but a running daemon
 
 
 @main.command()
 @config_option
-def init(config: Path) -> None:
-    """Make the root directory: annotation directories, identity, ledger."""
+@click.option("--offset-file", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Default: {root}/offset.yaml, if any.")
+@click.option("--json", "as_json", is_flag=True, help="What was made and found, as one JSON document.")
+def init(config: Path, offset_file: Path | None, *, as_json: bool) -> None:
+    """Make the root directory: annotation directories, identity, ledger.
+
+    Annotations that are there already are indexed; the position of the service before and its model are taken over.
+    """
+    from azaion_daemon.index.takeover import initialise
+    from azaion_daemon.ops.indexing import init_document, render_init
     from azaion_daemon.settings import load_settings
     from azaion_daemon.store.layout import Layout
-    from azaion_daemon.store.root import init_root
 
-    layout = Layout.of(load_settings(config).directories)
-    root = init_root(layout)
-    click.echo(f"{layout.root} is ready (id {root.id}).", err=True)
-    if not layout.classes.exists():
-        click.echo(f"Put the platform's class list into {layout.classes} before the daemon is run.", err=True)
+    settings = load_settings(config)
+    layout = Layout.of(settings.directories)
+    report = initialise(settings, layout, offset_file=offset_file, say=_say)
+    click.echo(render_init(report, settings, layout), err=True)
+    if as_json:
+        click.echo(json.dumps(init_document(report), indent=1))
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"{sentence} …", err=True)
 
 
 @main.command()

@@ -70,6 +70,8 @@ def _exclusion(row: Annotation, classes: Classes) -> str | None:
         return "its image is missing"
     if row.image_conflict and row.pending is None:
         return "its label was drawn on another image than the one that is stored"
+    if not row.labelled:
+        return row.label_problem
     return label_problem(row.label, classes.known)  # anew: classes.json may have changed since the label came
 
 

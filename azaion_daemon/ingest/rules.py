@@ -67,7 +67,7 @@ def apply_annotation(
     home = _home_after(row, event)
     base = row or Annotation(name=event.name, home=home, extension=event.extension, label=event.label, first_seen=now)
     pending = _is_revision(row, event)
-    after = base._replace(home=home, pending=event.label) if pending else base._replace(home=home, label=event.label)
+    after = base._replace(home=home, pending=event.label) if pending else base._replace(home=home, label=event.label, label_problem=None)
     if home is Home.VALIDATED and not pending:
         after = after._replace(pending=None, image_conflict=False)  # its author has seen the image that we have
     if row is not None and row.home is Home.DELETED and home is Home.SEED:
@@ -88,7 +88,7 @@ def apply_validated(row: Annotation | None, position: int, *, known_classes: Abs
         case Annotation(home=Home.VALIDATED, pending=None):
             return Change(row, "validated already")
         case Annotation(home=Home.VALIDATED, pending=str(text)):
-            return Change(_finish(row, row._replace(label=text, pending=None), position, known_classes, now))
+            return Change(_finish(row, row._replace(label=text, label_problem=None, pending=None), position, known_classes, now))
         case _:
             return Change(_finish(row, row._replace(home=Home.VALIDATED, pending=None), position, known_classes, now))
 
@@ -150,14 +150,14 @@ def _with_creation(row: Annotation, event: AnnotationEvent) -> Annotation:
 
 def _finish(before: Annotation | None, after: Annotation, position: int, known_classes: AbstractSet[int], now: float) -> Annotation:
     problem = after.label_problem
-    if before is None or before.label != after.label:
+    if before is None or (before.label, before.label_problem) != (after.label, after.label_problem):
         problem = label_problem(after.label, known_classes)
     trained_on = position if _trained_on(before) != _trained_on(after) else after.validated_position
     return after._replace(label_problem=problem, validated_position=trained_on, position=position, dirty=position, changed=now)
 
 
-def _trained_on(row: Annotation | None) -> tuple[str, str | None, str] | None:
-    return (row.label, row.image, row.extension) if row is not None and row.home is Home.VALIDATED else None
+def _trained_on(row: Annotation | None) -> tuple[str, bool, str | None, str] | None:
+    return (row.label, row.labelled, row.image, row.extension) if row is not None and row.home is Home.VALIDATED else None
 
 
 def _has_seen(row: Annotation, digest: bytes) -> bool:

@@ -39,7 +39,8 @@ class Tree:
             OSError: The disk failed or is full; calling again goes on.
         """
         others = self._others[row.home]
-        self._place_label(row.home, row.name, row.label, sources=others)
+        if row.labelled:
+            self._place_label(row.home, row.name, row.label, sources=others)
         pending_home = Home.SEED if row.home is Home.VALIDATED and row.pending is not None else None
         found = row.image is None or self._place_image(row, others)
         stale = [extension for extension in row.stale_extensions.split("/") if extension and extension != row.extension]

@@ -52,6 +52,11 @@ def render_status(document: dict[str, Any] | None) -> str:
     if training["progress"]:
         progress = training["progress"]
         lines.append(f"job          {training['job']}: {progress['phase']}, epoch {progress['epoch']} of {progress['epochs']}")
-    lines.append(f"model        {current['sha256'][:12]}, mAP50 {current['map50']:.3f}" if current else "model        none yet")
+    lines.append(f"model        {_model(current) if current else 'none yet'}")
     lines += [f"release {one['serial']:<4} {one['state']}{': ' + one['why'] if one['why'] else ''}" for one in document["releases"]]
     return "\n".join(lines)
+
+
+def _model(current: dict[str, Any]) -> str:
+    map50 = current["map50"]
+    return f"{current['sha256'][:12]}, mAP50 {'unknown' if map50 is None else f'{map50:.3f}'}"

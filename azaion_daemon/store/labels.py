@@ -51,11 +51,9 @@ def label_problem(text: str, known_classes: AbstractSet[int]) -> str | None:
     except ValueError as error:
         return str(error)
     for number, d in enumerate(detections, 1):
-        box = (d.cx, d.cy, d.w, d.h)
-        if not all(math.isfinite(value) for value in box):
-            return f"detection {number} has a number that is not finite"
-        if not all(0 <= value <= 1 for value in box):
-            return f"detection {number} lies outside 0..1"
+        if not (0 <= d.cx <= 1 and 0 <= d.cy <= 1 and 0 <= d.w <= 1 and 0 <= d.h <= 1):
+            finite = all(math.isfinite(value) for value in (d.cx, d.cy, d.w, d.h))
+            return f"detection {number} lies outside 0..1" if finite else f"detection {number} has a number that is not finite"
         if d.class_id not in known_classes:
             return f"detection {number} has the unknown class {d.class_id}"
     return None

@@ -60,6 +60,11 @@ class Layout:
         return self.root / "classes.json"
 
     @property
+    def offset(self) -> Path:
+        """The position of the service that was here before, for `init` to import."""
+        return self.root / "offset.yaml"
+
+    @property
     def datasets(self) -> Path:
         """Snapshots, one directory each."""
         return self.root / "datasets"
@@ -83,6 +88,11 @@ class Layout:
     def quarantine(self) -> Path:
         """Messages that could not be applied."""
         return self.root / "quarantine"
+
+    @property
+    def quarantined_tree(self) -> Path:
+        """Files that had no place in the annotation tree, as {home}/{images,labels}/."""
+        return self.quarantine / "tree"
 
     @property
     def state(self) -> Path:

@@ -5,6 +5,11 @@ from typing import Any, Literal, NamedTuple
 
 from azaion_daemon.store.layout import Home
 
+UNKNOWN_DIGEST = "?"
+"""Stands for the digest of an image that is in the tree, but that nobody has read yet: the tree was there before the ledger."""
+NO_LABEL = "no label: "
+"""How `Annotation.label_problem` begins where there is no label at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -36,7 +41,7 @@ class Annotation(NamedTuple):
     pending: str | None = None
     """The text of a revision that nobody has validated yet."""
     image: str | None = None
-    """The SHA-256 of the image, in hexadecimal; None while there is none."""
+    """The SHA-256 of the image, in hexadecimal, or `UNKNOWN_DIGEST`; None while there is none."""
     staged: str | None = None
     """The file in `incoming` that has the image until it is placed."""
     stale_extensions: str = ""
@@ -61,6 +66,11 @@ class Annotation(NamedTuple):
     label_problem: str | None = None
     first_seen: float = 0.0
     changed: float = 0.0
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it has a label. Where it has none the text is empty and the tree has no file: not the same as no detections."""
+        return self.label_problem is None or not self.label_problem.startswith(NO_LABEL)
 
 
 @dataclass(frozen=True, slots=True)

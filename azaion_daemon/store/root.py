@@ -6,18 +6,19 @@ refuses a root without it.
 
 import json
 import os
-import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from azaion_daemon.errors import RootError
-from azaion_daemon.store.durable import exclusive_lock, write_json
+from azaion_daemon.store.durable import exclusive_lock, fsync_directory, storage, write_json
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
+
+_NEW = "new-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +29,21 @@ class Root:
     created: float
 
 
-def init_root(layout: Layout) -> Root:
-    """Make the directories, the identity and an empty ledger. Calling it again completes what is missing and keeps the rest.
+def init_root(layout: Layout, fill: Callable[[Ledger], None] = lambda _: None) -> Root:
+    """Make the directories, the identity and a ledger. Calling it again completes what is missing and keeps the rest.
+
+    `fill` puts into a new ledger what the root holds already. The ledger gets its name when that is done, and the identity comes last.
 
     Raises:
-        RootError: The root cannot be written, is in use, or holds annotations that no ledger knows.
+        RootError: The root cannot be written, is in use, or its ledger was lost.
     """
     try:
         for directory in layout.directories():
             directory.mkdir(parents=True, exist_ok=True)
         with lock_root(layout):
             if not layout.ledger.exists():
-                _refuse_unknown_annotations(layout)
-                _create_ledger(layout.ledger)
+                _refuse_lost_ledger(layout)
+                install_ledger(layout, fill)
             if not layout.root_id.exists():
                 write_json(layout.root_id, {"id": str(uuid.uuid4()), "created": time.time()})
     except OSError as error:
@@ -97,19 +100,46 @@ def _identity(layout: Layout) -> Root:
         raise RootError(f"{layout.root_id} cannot be read: {error}. Restore it from a backup.") from error
 
 
-def _create_ledger(path: Path) -> None:
-    aside = path.with_name("new-" + path.name)
-    for debris in path.parent.glob(aside.name + "*"):
+def install_ledger(layout: Layout, fill: Callable[[Ledger], None]) -> None:
+    """Make a ledger, durably, under its name only when it is filled. By the process that holds the root's lock.
+
+    Raises:
+        StorageError: The disk failed or is full; what was there before is as it was.
+    """
+    aside = layout.ledger.with_name(_NEW + layout.ledger.name)
+    for debris in aside.parent.glob(aside.name + "*"):
         debris.unlink()
     Ledger.create(aside)
-    shutil.move(aside, path)
+    ledger = Ledger(aside)
+    try:
+        fill(ledger)
+    finally:
+        ledger.close()
+    with storage("making the ledger"):
+        set_ledger_aside(layout)
+        aside.rename(layout.ledger)
+        fsync_directory(layout.state)
 
 
-def _refuse_unknown_annotations(layout: Layout) -> None:
-    for home in Home:
-        for directory in (layout.images(home), layout.labels(home)):
-            if any(directory.iterdir()):
-                raise RootError(
-                    f"{directory} holds files already, and there is no ledger that knows them. Restore {layout.ledger} from a backup, "
-                    "or name another root. Delete nothing."
-                )
+def set_ledger_aside(layout: Layout) -> Path | None:
+    """Rename a ledger that cannot be used any more; where it lies now, None when there is none.
+
+    Its write-ahead log goes along, also when it is all that is left: beside another database SQLite would take it for that one's.
+    """
+    stem = f"{layout.ledger.name}.broken-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    moved = None
+    for suffix in ("", "-wal", "-shm"):
+        part = layout.ledger.with_name(layout.ledger.name + suffix)
+        if part.exists():
+            moved = part.rename(part.with_name(stem + suffix))
+    return moved and moved.with_name(stem)
+
+
+def _refuse_lost_ledger(layout: Layout) -> None:
+    """A root that has an identity had a ledger: its position, media and models are not to be had from the tree alone."""
+    held = next((home for home in Home for directory in (layout.images(home), layout.labels(home)) if any(directory.iterdir())), None)
+    if layout.root_id.exists() and held:
+        raise RootError(
+            f"{layout.ledger} is gone, and {layout.root} holds annotations. Restore it from a backup, or make it anew from the files with: "
+            "azaion-daemon index rebuild. Delete nothing."
+        )

@@ -114,12 +114,34 @@ def test_only_one_process_works_in_a_root(layout: Layout) -> None:
             init_root(layout)
 
 
-def test_annotations_that_no_ledger_knows_are_not_taken_for_nothing(layout: Layout) -> None:
+def test_a_root_whose_ledger_was_lost_is_not_started_anew(layout: Layout) -> None:
     init_root(layout)
     layout.ledger.unlink()
     layout.label(Home.VALIDATED, "a").write_text("")
-    with pytest.raises(RootError, match="holds files already"):
+    with pytest.raises(RootError, match="azaion-daemon index rebuild"):
         init_root(layout)
+    assert not layout.ledger.exists()
+
+
+def test_the_log_of_a_lost_ledger_is_not_taken_for_that_of_the_new_one(layout: Layout) -> None:
+    layout.state.mkdir(parents=True)
+    layout.ledger.with_name("ledger.db-wal").write_bytes(b"of another database")
+    init_root(layout)
+    assert not layout.ledger.with_name("ledger.db-wal").exists()
+    assert [path.read_bytes() for path in layout.state.glob("ledger.db.broken-*-wal")] == [b"of another database"]
+
+
+def test_a_new_ledger_that_cannot_be_filled_leaves_nothing_that_looks_like_one(layout: Layout) -> None:
+    def fail(_: Ledger) -> None:
+        raise RootError("no")
+
+    with pytest.raises(RootError, match="no"):
+        init_root(layout, fail)
+    assert not layout.ledger.exists()
+    with pytest.raises(RootError, match="Is its disk mounted"):
+        open_root(layout)
+    init_root(layout)
+    open_root(layout)
 
 
 def test_a_place_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) -> None:
