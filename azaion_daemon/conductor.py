@@ -21,6 +21,7 @@ from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remove_debri
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.dataset.trigger import Decision, TriggerFacts, decide
 from azaion_daemon.errors import AzaionError, TrainingError, raise_if_disk_failed
+from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
@@ -53,6 +54,7 @@ class Conductor:
         classes: Classes,
         ledger: LedgerThread,
         pipeline: Pipeline,
+        digester: Digester,
         *,
         workers: WorkerPool,
         gpus: Gpus,
@@ -66,6 +68,7 @@ class Conductor:
         self._call = ledger
         self._ledger = ledger.ledger
         self._pipeline = pipeline
+        self._digester = digester
         self._workers = workers
         self._gpus = gpus
         self._order_release = order_release
@@ -158,7 +161,7 @@ class Conductor:
         def record_sides(sides: Any) -> None:
             asyncio.run_coroutine_threadsafe(self._call(self._ledger.add_sides, sides), loop).result()
 
-        async with self._pipeline.still():
+        async with self._digester.still():
             rows = await self._call(self._ledger.in_home, Home.VALIDATED)
             sides = {media: Side(side) for media, side in (await self._call(self._ledger.sides)).items()}
             at = await self._call(self._ledger.position, self._settings.stream.name)

@@ -17,6 +17,7 @@ from azaion_daemon import __version__
 from azaion_daemon.conductor import Conductor
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
+from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
@@ -97,6 +98,7 @@ class Daemon:
         self._ledger = LedgerThread(Ledger(layout.ledger))
         inbox = Inbox(settings.stream.queue_bytes)
         self._pipeline = Pipeline(settings.stream.name, settings.ingest, layout, self._ledger, inbox, known_classes=classes.known)
+        self._digester = Digester(layout, self._ledger, self._pipeline)
         self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
         self._platform = PlatformClient(settings.api, layout.hardware)
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
@@ -108,6 +110,7 @@ class Daemon:
             classes,
             self._ledger,
             self._pipeline,
+            self._digester,
             workers=WorkerPool(),
             gpus=NvmlGpus(),
             order_release=self._outbox.order,
@@ -144,6 +147,7 @@ class Daemon:
             consuming = tasks.create_task(self._consumer.run(), name="consume")
             writing = tasks.create_task(self._pipeline.run(), name="write")
             conducting = tasks.create_task(self._conductor.run(), name="conduct")
+            digesting = tasks.create_task(self._digester.run(), name="digest")
             publishing = tasks.create_task(self._outbox.run(), name="publish")
             answering = tasks.create_task(self._keep_answering(), name="answer")
             reporting = tasks.create_task(self._keep_reporting(), name="report")
@@ -154,6 +158,7 @@ class Daemon:
             log.info("daemon.stopping")
             consuming.cancel()
             conducting.cancel()
+            digesting.cancel()
             publishing.cancel()
             answering.cancel()
             self._pipeline.stop()

@@ -67,6 +67,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     ),
     "ingest.image_lost": ("error", "The ledger knows an image that no directory holds; the annotation is flagged."),
     "ingest.replayed": ("info", "A quarantined message was applied after all, as an operator asked."),
+    "index.digesting": ("info", "A dataset waits until the images of an indexed tree are read; `left` is how many."),
+    "index.digested": ("info", "The images of an indexed tree are read; their digests are known."),
     "ingest.paused": ("warning", "No more messages are taken until the cause is gone; see `why`."),
     "ingest.resumed": ("info", "Messages are taken again."),
     # Dataset

@@ -7,10 +7,10 @@ a file is a snapshot of it.
 Order matters, since a trainer takes an image without a label for background: a label appears before its image and disappears after it.
 """
 
-import hashlib
 import os
 from collections.abc import Iterable
 
+from azaion_daemon.ingest.digests import file_digest
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 
@@ -96,7 +96,7 @@ class Tree:
             return True
         candidates = [path for home in others if os.path.lexists(path := f"{self._images[home]}{row.name}.{row.extension}")]
         if len(candidates) > 1:  # a crash left more than one: only the digest can tell
-            candidates = [path for path in candidates if _sha256(path) == row.image]
+            candidates = [path for path in candidates if file_digest(path) == row.image]
         if not candidates:
             self._see_directories()
             return False
@@ -139,8 +139,3 @@ def _unlink(path: str) -> None:
         os.unlink(path)  # noqa: PTH108 - a hot path
     except FileNotFoundError:
         pass
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:  # noqa: PTH123 - a hot path
-        return hashlib.file_digest(file, "sha256").hexdigest()

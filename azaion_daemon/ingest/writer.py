@@ -18,6 +18,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from azaion_daemon.errors import OperatorError
+from azaion_daemon.ingest.digests import resolve
 from azaion_daemon.ingest.replay import Replayed, replay
 from azaion_daemon.ingest.rules import Change, apply_annotation, apply_deleted, apply_validated
 from azaion_daemon.ingest.staging import StagedMessage
@@ -49,6 +50,7 @@ class Writer:
     def __init__(self, stream: str, ledger: Ledger, layout: Layout, *, clock: Callable[[], float] = time.time) -> None:
         self._stream = stream
         self._ledger = ledger
+        self._layout = layout
         self._incoming = layout.incoming
         self._tree = Tree(layout)
         self._clock = clock
@@ -71,8 +73,7 @@ class Writer:
 
     def commit(self, batch: Sequence[StagedMessage], known_classes: AbstractSet[int]) -> Plan:
         """Apply a staged batch to the ledger. From here on it has happened."""
-        names = {name for message in batch for name in _names(message)}
-        plan = _plan(batch, self._ledger.annotations(list(names)), known_classes, self._clock())
+        plan = _plan(batch, self._rows(batch), known_classes, self._clock())
         self._ledger.commit_batch(self._stream, plan.position, plan.rows.values(), plan.audit)
         return plan
 
@@ -87,13 +88,18 @@ class Writer:
             raise OperatorError(f"it still cannot be applied: {message.decoded.rejection}")
         if position is None:
             raise OperatorError("nothing was consumed from the stream yet")
-        rows = self._ledger.annotations(list(_names(message)))
+        rows = self._rows([message])
         replayed = replay(
             event, message.image, rows, position=position.position, as_new=as_new, known_classes=known_classes, now=self._clock()
         )
         audit = [AuditEntry(f"annotation {name}", "replayed", "operator", f"message {event.position}") for name in replayed.rows]
         self._ledger.commit_batch(self._stream, position, replayed.rows.values(), audit)
         return replayed
+
+    def _rows(self, batch: Sequence[StagedMessage]) -> dict[str, Annotation]:
+        """What the rules need to know of the annotations that a batch touches."""
+        rows = self._ledger.annotations(list({name for message in batch for name in _names(message)}))
+        return resolve(rows, (name for message in batch if message.image is not None for name in _names(message)), self._layout)
 
     def place(self, rows: Iterable[Annotation]) -> list[Annotation]:
         """Make the tree match these rows: those whose image is nowhere.
