@@ -191,6 +191,28 @@ def replay_quarantined(config: Path, positions: tuple[int, ...], *, every: bool,
     sys.exit(0 if done else 1)
 
 
+@main.group(cls=_Commands)
+def index() -> None:
+    """The annotation tree and the ledger that knows it."""
+
+
+@index.command("check")
+@config_option
+@click.option("--deep", is_flag=True, help="Read every image and compare its digest.")
+@click.option("--repair", is_flag=True, help="Make the tree follow the ledger. Nothing is deleted.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON document.")
+def check_index(config: Path, *, deep: bool, repair: bool, as_json: bool) -> None:
+    """Name every difference between the two; exit 1 when one is left. Works beside a running daemon."""
+    from azaion_daemon.ops.indexing import check, render_check
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+
+    settings = load_settings(config)
+    document = check(settings, Layout.of(settings.directories), deep=deep, repair=repair)
+    click.echo(json.dumps(document, indent=1) if as_json else render_check(document))
+    sys.exit(1 if document["left"] else 0)
+
+
 def _moment(seconds: float) -> str:
     from datetime import UTC, datetime
 

@@ -22,6 +22,7 @@ from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
+from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.outbox import Outbox
@@ -184,10 +185,19 @@ class Daemon:
             match request:
                 case Request(kind="replay", arguments={"position": int(position), "as_new": bool(as_new)}):
                     return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
+                case Request(kind="index_check", arguments={"deep": bool(deep), "repair": bool(repair)}):
+                    return {"ok": True, "report": await self._check(deep=deep, repair=repair)}
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:
             return {"ok": False, "error": str(error)}
+
+    async def _check(self, *, deep: bool, repair: bool) -> dict[str, Any]:
+        document = await check_beside(self._pipeline, self._settings, self._layout, self._ledger, deep=deep, repair=repair)
+        if repair:
+            await self._pipeline.recount()
+            self._digester.look_again()
+        return document
 
     async def _keep_reporting(self) -> None:
         while True:

@@ -75,10 +75,10 @@ class RowReader:
 
     def _row(self, settled: Settled, source: Source, read: RowsRead) -> Annotation:
         name, home = settled.name, settled.home
-        text, problem, labelled_at = self._label(TreeFile(home, Kind.LABEL, name), read) if settled.labelled else _NO_FILE
+        text, problem, labelled_at = self.label(TreeFile(home, Kind.LABEL, name), read) if settled.labelled else _NO_FILE
         pending = None
         if settled.pending:
-            revision, revision_problem, _ = self._label(TreeFile(Home.SEED, Kind.LABEL, name), read)
+            revision, revision_problem, _ = self.label(TreeFile(Home.SEED, Kind.LABEL, name), read)
             pending = None if revision_problem and revision_problem.startswith(NO_LABEL) else revision
         image = settled.image
         found = None if image is None else self._image(image, read)
@@ -99,7 +99,7 @@ class RowReader:
             changed=labelled_at or created or self._now,
         )
 
-    def _label(self, file: TreeFile, read: RowsRead) -> tuple[str, str | None, float | None]:
+    def label(self, file: TreeFile, read: RowsRead) -> tuple[str, str | None, float | None]:
         """The text of a label file, what is wrong with it, and the time when it was written."""
         path = self._path(file)
         try:
@@ -111,7 +111,7 @@ class RowReader:
             return "", NO_LABEL + "its file cannot be read", None
         try:
             found = os.fstat(descriptor)
-            content = _read(descriptor, found.st_size) if found.st_size <= _MAX_LABEL_BYTES else None
+            content = read_whole(descriptor, found.st_size) if found.st_size <= _MAX_LABEL_BYTES else None
         except OSError as error:
             read.unreadable.append(f"{path}: {error.strerror}")
             return "", NO_LABEL + "its file cannot be read", None
@@ -144,7 +144,8 @@ def _stat(path: str) -> os.stat_result | None:
     return found if stat.S_ISREG(found.st_mode) else None
 
 
-def _read(descriptor: int, size: int) -> bytes:
+def read_whole(descriptor: int, size: int) -> bytes:
+    """The content of an open file of that size."""
     content = os.read(descriptor, size + 1)
     while len(content) < size and (more := os.read(descriptor, size)):
         content += more

@@ -5,7 +5,7 @@ could have.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -107,7 +107,7 @@ def scan_tree(layout: Layout, extensions: AbstractSet[str]) -> Scan:
     return scan
 
 
-def scan_directory(layout: Layout, home: Home, kind: Kind, extensions: AbstractSet[str]) -> Iterator[TreeFile | Stranger]:
+def scan_directory(layout: Layout, home: Home, kind: Kind, extensions: AbstractSet[str]) -> Generator[TreeFile | Stranger, None, None]:
     """What lies in one annotation directory, in the order of the filesystem."""
     directory = directory_of(layout, home, kind)
     with os.scandir(directory) as entries:

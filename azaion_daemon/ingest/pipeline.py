@@ -112,6 +112,18 @@ class Pipeline:
             await self._committed.join()
             yield
 
+    @asynccontextmanager
+    async def at_rest(self) -> AsyncIterator[None]:
+        """As `still`, and no sync is under way: one that began before would speak for what is placed meanwhile."""
+        async with self._syncing, self.still():
+            yield
+
+    async def recount(self) -> None:
+        """Learn the counts anew, after rows were changed by others than messages."""
+        async with self.still():
+            self.state.counts = await self._ledger(self._ledger.ledger.counts)
+            self.state.changed.set()
+
     async def replay(self, position: int, *, as_new: bool) -> dict[str, str]:
         """Apply a quarantined message after all, and let it go; the names that it was refused for, with the reasons.
 
@@ -128,7 +140,7 @@ class Pipeline:
             return {}
         message = RawMessage(found[0].offset, found[1], found[0].base)
         staged = await self.space.repeat(lambda: asyncio.to_thread(self._stager.stage_again, message, self._settings))
-        async with self._syncing, self.still():  # a sync under way began before this, and must not speak for it
+        async with self.at_rest():
             replayed = await self.space.repeat(lambda: self._ledger(self._writer.replay, staged, self._known_classes, as_new=as_new))
             rows = list(replayed.rows.values())
             await self._place(rows, [] if staged.image is None else [staged.image.file])

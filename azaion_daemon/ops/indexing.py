@@ -1,12 +1,28 @@
-"""Tree and ledger for operators: what `init` found."""
+"""Tree and ledger for operators: taking over, and comparing the two, in the daemon when one runs."""
 
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
+from azaion_daemon.errors import OperatorError
 from azaion_daemon.index.build import NAMED, IndexReport
-from azaion_daemon.index.takeover import InitReport
+from azaion_daemon.index.check import Checker
+from azaion_daemon.index.findings import CheckReport, Difference, Finding
+from azaion_daemon.index.takeover import InitReport, known_classes
+from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.ingest.writer import Writer
+from azaion_daemon.ops.requests import ask
 from azaion_daemon.settings import Settings
+from azaion_daemon.store.durable import lock_holder
 from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import Ledger, LedgerThread
+from azaion_daemon.store.root import lock_root, open_root
+
+_WAIT_S = 3600.0
+_WAIT_DEEP_S = 24 * 3600.0
+"""All images are read."""
 
 
 def init_document(report: InitReport) -> dict[str, Any]:
@@ -64,3 +80,118 @@ def _listed(things: list[str], what: str) -> list[str]:
         return []
     more = [f"  and {len(things) - NAMED:,} more"] if len(things) > NAMED else []
     return [f"{len(things):,} {what}:", *(f"  {thing}" for thing in things[:NAMED]), *more]
+
+
+def check(settings: Settings, layout: Layout, *, deep: bool, repair: bool) -> dict[str, Any]:
+    """Compare tree and ledger: in the daemon when one runs, else here.
+
+    Raises:
+        OperatorError: The root cannot be used, is in use by another command, or the daemon did not answer.
+        StorageError: The disk failed or is full.
+    """
+    open_root(layout)
+    if lock_holder(layout.lock) is None:
+        with lock_root(layout):
+            return asyncio.run(_check_alone(settings, layout, deep=deep, repair=repair))
+    answer = ask(layout, "index_check", {"deep": deep, "repair": repair}, wait_s=_WAIT_DEEP_S if deep else _WAIT_S)
+    if answer is None:
+        raise OperatorError("the daemon has just ended; ask again")
+    if not answer["ok"]:
+        raise OperatorError(answer["error"])
+    report: dict[str, Any] = answer["report"]
+    return report
+
+
+async def check_beside(
+    pipeline: Pipeline, settings: Settings, layout: Layout, ledger: LedgerThread, *, deep: bool, repair: bool
+) -> dict[str, Any]:
+    """Compare tree and ledger while messages are taken."""
+    with _checker(settings, layout, ledger, pipeline.at_rest, deep=deep, repair=repair, offline=False) as (checker, _):
+        return check_document(await checker.run(), layout)
+
+
+async def _check_alone(settings: Settings, layout: Layout, *, deep: bool, repair: bool) -> dict[str, Any]:
+    ledger = LedgerThread(Ledger(layout.ledger))
+    try:
+        with _checker(settings, layout, ledger, nullcontext, deep=deep, repair=repair, offline=True) as (checker, writer):
+            if repair:
+                await ledger(writer.recover)
+            return check_document(await checker.run(), layout)
+    finally:
+        ledger.close()
+
+
+@contextmanager
+def _checker(
+    settings: Settings,
+    layout: Layout,
+    ledger: LedgerThread,
+    rest: Callable[[], AbstractAsyncContextManager[None]],
+    *,
+    deep: bool,
+    repair: bool,
+    offline: bool,
+) -> Iterator[tuple[Checker, Writer]]:
+    writer = Writer(settings.stream.name, ledger.ledger, layout)
+    try:
+        yield (
+            Checker(
+                layout,
+                ledger,
+                writer,
+                rest,
+                stream=settings.stream.name,
+                extensions=frozenset(settings.ingest.image_extensions),
+                known_classes=known_classes(layout),
+                deep=deep,
+                repair=repair,
+                offline=offline,
+            ),
+            writer,
+        )
+    finally:
+        writer.close()
+
+
+def check_document(report: CheckReport, layout: Layout) -> dict[str, Any]:
+    """What a check has found, for programs and for the way from the daemon."""
+    return {
+        "annotations": report.annotations,
+        "files": report.files,
+        "seconds": report.seconds,
+        "unplaced": report.unplaced,
+        "staged": {"count": len(report.staged), "first": report.staged[:NAMED]},
+        "differences": {finding.value: report.counts[finding] for finding in Finding if report.counts[finding]},
+        "repaired": report.repaired,
+        "left": report.left,
+        "first": [_difference(one, layout) for one in report.first],
+        "left_alone": {"count": len(report.left_alone), "first": [asdict(one) for one in report.left_alone[:NAMED]]},
+    }
+
+
+def _difference(difference: Difference, layout: Layout) -> dict[str, str]:
+    file = difference.file
+    return {
+        "kind": difference.finding.value,
+        "annotation": file.name,
+        "home": file.home.value,
+        "file": str(file.path(layout).relative_to(layout.root)),
+        "repair": difference.finding.remedy,
+    }
+
+
+def render_check(document: dict[str, Any]) -> str:
+    """What a check has found, for people."""
+    lines = [f"{one['kind']:<40} {one['file']}: {one['repair']}" for one in document["first"]]
+    total = sum(document["differences"].values())
+    if total > len(lines):
+        lines.append(f"and {total - len(lines):,} more")
+    if document["staged"]["count"]:
+        lines.append(f"{document['staged']['count']:,} staged images that no row names: the next start removes them")
+    if document["unplaced"]:
+        lines.append(f"{document['unplaced']:,} annotations that a crash left between ledger and tree: the next start places them")
+    if document["left_alone"]["count"]:
+        lines.append(f"{document['left_alone']['count']:,} files that are not annotations': left alone")
+    compared = f"{document['annotations']:,} annotations and {document['files']:,} files compared in {document['seconds']:.1f} s"
+    outcome = f"{total:,} differences, {document['repaired']:,} repaired" if total else "no difference"
+    return "\n".join([*lines, f"{compared}: {outcome}."])
