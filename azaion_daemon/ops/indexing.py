@@ -38,7 +38,11 @@ def init_document(report: InitReport) -> dict[str, Any]:
 def index_document(report: IndexReport) -> dict[str, Any]:
     """What was found in a tree, for programs. Of the files that are named one by one there are only the first."""
     return {
-        **asdict(report),
+        "annotations": {home.value: count for home, count in report.annotations.items()},
+        "pending": report.pending,
+        "flagged": dict(report.flagged),
+        "moved_home": report.moved_home,
+        "seconds": report.seconds,
         "left_alone": {"count": len(report.left_alone), "first": [asdict(one) for one in report.left_alone[:NAMED]]},
         "moved_aside": {"count": len(report.moved_aside), "first": report.moved_aside[:NAMED]},
     }

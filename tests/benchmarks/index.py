@@ -17,9 +17,10 @@ import time
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from azaion_daemon.sandbox.operator import Operator
-from azaion_daemon.sandbox.scenes import write_classes
+from azaion_daemon.sandbox.scenes import CLASS_NAMES, write_classes
 
 LONGEST_S = 60.0
 ENVIRONMENT = Path(__file__).parents[2] / ".env.example"
@@ -43,7 +44,8 @@ def make_tree(root: Path, annotations: int) -> None:
             (root / home / kind).mkdir(parents=True)
     for index in range(annotations):
         home, name = HOMES[index % len(HOMES)], uuid.UUID(int=numbers.getrandbits(128))
-        boxes = (f"{numbers.randrange(17)} {' '.join(repr(round(numbers.random(), 9)) for _ in range(4))}\n" for _ in range(DETECTIONS))
+        classes = [numbers.randrange(len(CLASS_NAMES)) for _ in range(DETECTIONS)]
+        boxes = (f"{class_id} {' '.join(repr(round(numbers.random(), 9)) for _ in range(4))}\n" for class_id in classes)
         (root / home / "labels" / f"{name}.txt").write_text("".join(boxes))
         (root / home / "images" / f"{name}.jpg").write_bytes(b"x" * 100)
 
@@ -58,7 +60,7 @@ def forget_labels(root: Path) -> None:
             os.close(descriptor)
 
 
-def measure(operator: Operator, root: Path, *arguments: str) -> tuple[Measured, dict[str, object]]:
+def measure(operator: Operator, root: Path, *arguments: str) -> tuple[Measured, dict[str, Any]]:
     """Run a command of the daemon on a cold tree; what it says, too."""
     forget_labels(root)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -76,10 +78,10 @@ def run(annotations: int) -> dict[str, Measured]:
         make_tree(root, annotations)
         write_classes(root / "classes.json")
         init, made = measure(operator, root, "init")
-        found = made["index"]
-        assert isinstance(found, dict)
-        assert sum(found["annotations"].values()) == annotations
-        return {"init": init}
+        assert (sum(made["index"]["annotations"].values()), made["index"]["flagged"]) == (annotations, {})
+        check, compared = measure(operator, root, "index", "check")
+        assert (compared["annotations"], compared["left"]) == (annotations, 0)
+        return {"init": init, "check": check}
 
 
 def report(annotations: int, measured: dict[str, Measured]) -> None:
