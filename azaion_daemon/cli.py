@@ -213,6 +213,27 @@ def check_index(config: Path, *, deep: bool, repair: bool, as_json: bool) -> Non
     sys.exit(1 if document["left"] else 0)
 
 
+@index.command("rebuild")
+@config_option
+@click.option("--offset", type=click.IntRange(0), default=None, help="The message to go on with. Default: as the last status says.")
+@click.option("--json", "as_json", is_flag=True, help="What the new ledger holds, as one JSON document.")
+def rebuild_index(config: Path, offset: int | None, *, as_json: bool) -> None:
+    """Make a ledger that was lost or is damaged anew, from tree, datasets and models; with the daemon stopped.
+
+    The ledger from before is renamed, not deleted.
+    """
+    from azaion_daemon.index.rebuild import rebuild
+    from azaion_daemon.ops.indexing import rebuild_document, render_rebuild
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+
+    settings = load_settings(config)
+    report = rebuild(settings, Layout.of(settings.directories), offset=offset, say=_say)
+    click.echo(render_rebuild(report, settings), err=True)
+    if as_json:
+        click.echo(json.dumps(rebuild_document(report), indent=1))
+
+
 def _moment(seconds: float) -> str:
     from datetime import UTC, datetime
 

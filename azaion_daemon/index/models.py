@@ -3,7 +3,10 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from azaion_daemon.store.durable import fsync_directory, storage
 from azaion_daemon.store.layout import Layout
@@ -12,16 +15,22 @@ from azaion_daemon.store.records import Model
 _KEPT = "azaion-taken-over"
 
 
-def existing_model(layout: Layout) -> Model | None:
-    """The current model's file as a model without a job; None when there is none.
+def existing_model(layout: Layout, known: Mapping[str, Model] = MappingProxyType({})) -> Model | None:
+    """The current model by its file, which is one of those `known` by their digest, or one without a job; None when there is none.
 
-    It is kept in a directory of its own, as a hard link, since the next model takes its name.
+    The latter is kept in a directory of its own, as a hard link, since the next model takes its name.
 
     Raises:
         StorageError: It cannot be read, or the disk is full.
     """
     if not layout.onnx.is_file():
         return None
+    with storage("reading the current model"):
+        with layout.onnx.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        created = layout.onnx.stat().st_mtime
+    if digest in known:
+        return replace(known[digest], current=True)
     kept = layout.models / _KEPT
     with storage("keeping the current model"):
         kept.mkdir(exist_ok=True)
@@ -30,9 +39,6 @@ def existing_model(layout: Layout) -> Model | None:
                 _keep(file.resolve(), kept / file.name)
         fsync_directory(kept)
         fsync_directory(layout.models)
-        with layout.onnx.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        created = layout.onnx.stat().st_mtime
     return Model(digest, None, None, {}, str(kept / layout.onnx.name), current=True, created=created)
 
 

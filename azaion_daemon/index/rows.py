@@ -22,6 +22,12 @@ class Source:
 
     media: str = ""
     digest: str = UNKNOWN_DIGEST
+    inode: int | None = None
+    """Of the file that has this digest."""
+
+    def digest_of(self, image: os.stat_result) -> str:
+        """The digest of an image, if it is the same file."""
+        return self.digest if image.st_ino == self.inode else UNKNOWN_DIGEST
 
 
 @dataclass(slots=True)
@@ -89,7 +95,7 @@ class RowReader:
             extension=image.extension if found and image else "",
             label=text,
             pending=pending,
-            image=source.digest if found else None,
+            image=source.digest_of(found) if found else None,
             validated_position=0 if home is Home.VALIDATED else None,
             media=source.media,
             created_at=created,

@@ -10,6 +10,7 @@ from azaion_daemon.errors import OperatorError
 from azaion_daemon.index.build import NAMED, IndexReport
 from azaion_daemon.index.check import Checker
 from azaion_daemon.index.findings import CheckReport, Difference, Finding
+from azaion_daemon.index.rebuild import NOT_RESTORED, RebuildReport
 from azaion_daemon.index.takeover import InitReport, known_classes
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.ingest.writer import Writer
@@ -63,6 +64,32 @@ def render_init(report: InitReport, settings: Settings, layout: Layout) -> str:
         lines.append(f"{layout.onnx} is the current model ({report.model.sha256[:12]}); how good it is is not known.")
     if not layout.classes.exists():
         lines.append(f"Put the platform's class list into {layout.classes} before the daemon is run.")
+    return "\n".join(lines)
+
+
+def rebuild_document(report: RebuildReport) -> dict[str, Any]:
+    """What a new ledger holds, for programs."""
+    return {
+        "index": index_document(report.index),
+        "offset": report.offset,
+        "media": report.media,
+        "models": report.models,
+        "current": report.current,
+        "unreadable": report.unreadable[:NAMED],
+        "old_ledger": report.old_ledger,
+        "not_restored": list(NOT_RESTORED),
+    }
+
+
+def render_rebuild(report: RebuildReport, settings: Settings) -> str:
+    """What a new ledger holds, for people."""
+    lines = render_index(report.index)
+    lines.append(f"Restored: the sides of {report.media:,} media, {report.models} models.")
+    lines += _listed(report.unreadable, "records cannot be read")
+    lines += [f"Not restored: {what}." for what in NOT_RESTORED]
+    if report.old_ledger is not None:
+        lines.append(f"The ledger from before is {report.old_ledger}.")
+    lines.append(f"The stream {settings.stream.name} will be read from offset {report.offset} on.")
     return "\n".join(lines)
 
 

@@ -268,6 +268,12 @@ class Ledger:
                 "UPDATE annotations SET image=? WHERE name=? AND image='?'", ((digest, name) for name, digest in digests.items())
             )
 
+    def put_model(self, model: Model) -> None:
+        """Record a model that another ledger knew."""
+        with self._transaction("recording a model in the ledger") as db:
+            values = (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, int(model.current), model.created)
+            db.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+
     # Media
 
     def sides(self) -> dict[str, str]:

@@ -100,8 +100,8 @@ def _identity(layout: Layout) -> Root:
         raise RootError(f"{layout.root_id} cannot be read: {error}. Restore it from a backup.") from error
 
 
-def install_ledger(layout: Layout, fill: Callable[[Ledger], None]) -> None:
-    """Make a ledger, durably, under its name only when it is filled. By the process that holds the root's lock.
+def install_ledger(layout: Layout, fill: Callable[[Ledger], None]) -> Path | None:
+    """Make a ledger, durably, under its name only when it is filled; where one from before lies now. By who holds the root's lock.
 
     Raises:
         StorageError: The disk failed or is full; what was there before is as it was.
@@ -116,12 +116,13 @@ def install_ledger(layout: Layout, fill: Callable[[Ledger], None]) -> None:
     finally:
         ledger.close()
     with storage("making the ledger"):
-        set_ledger_aside(layout)
+        old = _set_aside(layout)
         aside.rename(layout.ledger)
         fsync_directory(layout.state)
+    return old
 
 
-def set_ledger_aside(layout: Layout) -> Path | None:
+def _set_aside(layout: Layout) -> Path | None:
     """Rename a ledger that cannot be used any more; where it lies now, None when there is none.
 
     Its write-ahead log goes along, also when it is all that is left: beside another database SQLite would take it for that one's.

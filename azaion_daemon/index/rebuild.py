@@ -1,0 +1,94 @@
+"""A ledger that was lost or is damaged, made anew from what is left: the tree, the datasets, the models, the last status."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from azaion_daemon.errors import OperatorError
+from azaion_daemon.index.build import IndexReport, index_tree
+from azaion_daemon.index.records import read_datasets, read_models
+from azaion_daemon.index.takeover import import_position, known_classes
+from azaion_daemon.settings import Settings
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import Ledger
+from azaion_daemon.store.root import install_ledger, lock_root, open_root
+
+NOT_RESTORED = (
+    "the history of jobs and releases, and the audit",
+    "which messages were applied before: a Created that the producer sends once more counts as new",
+    "who drew an annotation and when, and its place in its media",
+    "the media of annotations that no dataset holds",
+)
+"""What stands in the ledger alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What the new ledger holds."""
+
+    index: IndexReport
+    offset: int
+    """The message that is taken first."""
+    media: int
+    """Media whose side of the split is known."""
+    models: int
+    current: str | None
+    """The SHA-256 of the current model."""
+    unreadable: list[str]
+    """Records that say nothing more."""
+    old_ledger: str | None
+    """Where the ledger from before lies now."""
+
+
+def rebuild(
+    settings: Settings, layout: Layout, *, offset: int | None, say: Callable[[str], None], clock: Callable[[], float] = time.time
+) -> RebuildReport:
+    """Make the ledger anew; the one from before is renamed. Blocks; `say` tells how far it is.
+
+    `offset` is the message that is to be taken first; by default what the last status says that was done.
+
+    Raises:
+        OperatorError: The root cannot be used, is in use, or the position is not known.
+        StorageError: The disk failed or is full; the ledger from before is where it was.
+    """
+    open_root(layout)
+    with lock_root(layout):
+        first = _first_offset(layout) if offset is None else offset
+        classes = known_classes(layout)
+        say("Reading datasets and models")
+        datasets, (models, unreadable) = read_datasets(layout), read_models(layout)
+        reports: list[IndexReport] = []
+
+        def fill(ledger: Ledger) -> None:
+            extensions = frozenset(settings.ingest.image_extensions)
+            reports.append(index_tree(layout, ledger, extensions, classes, sources=datasets.sources, say=say, clock=clock))
+            ledger.add_sides(datasets.sides)
+            for model in models:
+                ledger.put_model(model)
+            import_position(ledger, settings.stream.name, first, "the ledger was made anew")
+
+        old: Path | None = install_ledger(layout, fill)
+    return RebuildReport(
+        index=reports[0],
+        offset=first,
+        media=len(datasets.sides),
+        models=len(models),
+        current=next((model.sha256 for model in models if model.current), None),
+        unreadable=[*datasets.unreadable, *unreadable],
+        old_ledger=None if old is None else str(old),
+    )
+
+
+def _first_offset(layout: Layout) -> int:
+    """The message after the last one that was done for sure: the status is written after that is in the tree."""
+    try:
+        position = json.loads(layout.status.read_bytes())["stream"]["position"]
+    except (OSError, ValueError, KeyError, TypeError):
+        position = None
+    if not isinstance(position, int):
+        raise OperatorError(
+            f"{layout.status} does not say how far the stream was consumed. Name the message to go on with: --offset N (0 is the first)"
+        )
+    return position + 1

@@ -1,0 +1,97 @@
+"""What other files than the ledger still know.
+
+Datasets name the media and the digest of annotations, and the sides of the split; models and jobs have their results beside them.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from azaion_daemon.dataset.split import Side
+from azaion_daemon.errors import TrainingError
+from azaion_daemon.index.models import existing_model
+from azaion_daemon.index.rows import Source
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.records import UNKNOWN_DIGEST, Model
+from azaion_daemon.training.jobs import JobDirectory, JobResult
+
+_MEDIA = "media:"
+"""How the manifest marks what is kept together because it is one media."""
+
+
+@dataclass(slots=True)
+class FromDatasets:
+    """What the manifests of all datasets say, the newest last."""
+
+    sources: dict[str, Source] = field(default_factory=dict)
+    sides: dict[str, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def read_datasets(layout: Layout) -> FromDatasets:
+    """Read every manifest. One that is damaged says what it can."""
+    found = FromDatasets()
+    for directory in sorted((path.parent for path in layout.datasets.glob("*/manifest.jsonl")), key=_created):
+        try:
+            inodes = _inodes(directory)
+            for entry in _entries(directory / "manifest.jsonl"):
+                name, media, extension = entry["name"], entry["media"], entry["extension"]
+                found.sides.setdefault(media, Side(entry["split"]).value)
+                found.sources[name] = Source(
+                    media=media.removeprefix(_MEDIA) if media.startswith(_MEDIA) else "",
+                    digest=entry["image"] or UNKNOWN_DIGEST,
+                    inode=inodes.get(f"{name}.{extension}"),
+                )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found.unreadable.append(f"{directory.name}/manifest.jsonl: {type(error).__name__}: {error}")
+    return found
+
+
+def read_models(layout: Layout) -> tuple[list[Model], list[str]]:
+    """The models that were kept, the current one last; and what cannot be read."""
+    models: dict[str, Model] = {}
+    unreadable: list[str] = []
+    jobs = {result.onnx.sha256: directory.name for directory, result in _results(layout.jobs, unreadable) if result.onnx}
+    for directory, result in _results(layout.models, unreadable):
+        if result.onnx is not None and result.metrics is not None:
+            digest = result.onnx.sha256
+            metrics = result.metrics.model_dump(mode="json")
+            path = str(directory / layout.onnx.name)
+            models[digest] = Model(
+                digest, jobs.get(digest), result.dataset_id, metrics, path, current=False, created=result.finished.timestamp()
+            )
+    current = existing_model(layout, known=models)
+    others = [model for model in models.values() if current is None or model.sha256 != current.sha256]
+    return [*sorted(others, key=lambda model: model.created), *([current] if current else [])], unreadable
+
+
+def _results(parent: Path, unreadable: list[str]) -> Iterator[tuple[Path, JobResult]]:
+    for directory in sorted(path.parent for path in parent.glob("*/result.json")):
+        try:
+            result = JobDirectory(directory).read_result()
+        except (TrainingError, OSError) as error:
+            unreadable.append(str(error))
+        else:
+            if result is not None:
+                yield directory, result
+
+
+def _created(directory: Path) -> tuple[str, str]:
+    try:
+        return str(json.loads((directory / "dataset.json").read_bytes())["created"]), directory.name
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", directory.name
+
+
+def _entries(manifest: Path) -> Iterator[dict[str, Any]]:
+    with manifest.open("rb") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _inodes(dataset: Path) -> dict[str, int]:
+    """The inode of each image: the same inode is the same bytes, since no file is changed in place."""
+    return {entry.name: entry.inode() for side in Side for entry in os.scandir(dataset / side / "images")}

@@ -1,0 +1,179 @@
+"""A ledger that was lost, made anew: what the tree, the datasets, the models and the last status still know."""
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from azaion_daemon.dataset.classes import load_classes
+from azaion_daemon.dataset.plan import plan_dataset
+from azaion_daemon.dataset.snapshot import form_snapshot
+from azaion_daemon.dataset.split import Side
+from azaion_daemon.errors import OperatorError, RootError, StorageError
+from azaion_daemon.index.rebuild import RebuildReport, rebuild
+from azaion_daemon.sandbox.scenes import write_classes
+from azaion_daemon.settings import DatasetSettings, Settings
+from azaion_daemon.store.layout import Home, Layout
+from azaion_daemon.store.ledger import Ledger
+from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, Model, Position
+from azaion_daemon.store.root import lock_root
+from azaion_daemon.training.jobs import JobResult, Metrics, ModelFile, Outcome
+from tests.unit.builders import make_root, picture, put_files, row
+
+SEED, VALIDATED = Home.SEED, Home.VALIDATED
+AT = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def settings_of(layout: Layout) -> Settings:
+    return Settings.model_validate(
+        {
+            "api": {"url": "http://127.0.0.1:9", "email": "u@x.io", "password": "p"},
+            "stream": {"host": "127.0.0.1", "port": 1, "user": "u", "password": "p", "name": "s"},
+            "directories": {"root": layout.root, "data": "data", "data_seed": "data-seed", "data_deleted": "data_deleted"},
+            "training": {"model": "yolo26n.yaml", "epochs": 1, "batch_size": 1, "imgsz": 64, "save_period": 1, "workers": 0},
+            "export": {"imgsz": 64},
+        }
+    )
+
+
+def remake(layout: Layout, offset: int | None = None) -> tuple[RebuildReport, Ledger]:
+    report = rebuild(settings_of(layout), layout, offset=offset, say=lambda _: None)
+    return report, Ledger(layout.ledger)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A root that has consumed up to offset 41 and formed one dataset of 30 annotations from 10 videos."""
+    made = make_root(tmp_path / "azaion")
+    write_classes(made.classes)
+    rows = [replace(row(VALIDATED, name=f"{number:02}"), media=f"v{number % 10}") for number in range(30)]
+    put_files(made, *rows, row(SEED, name="seed"))
+    ledger = Ledger(made.ledger)
+    ledger.commit_batch("s", Position(41, b"digest"), [*rows, row(SEED, name="seed")])
+    classes, settings = load_classes(made.classes), DatasetSettings()
+    plan = plan_dataset(rows, {}, classes, settings, key="k")
+    form_snapshot(plan, made, classes, settings, position=41, now=AT, record_sides=ledger.add_sides)
+    ledger.close()
+    made.status.write_text(json.dumps({"pid": 1, "stream": {"position": 41}}))
+    return made
+
+
+def test_annotations_positions_and_sides_are_as_they_were(layout: Layout) -> None:
+    before = Ledger(layout.ledger)
+    sides = before.sides()
+    before.close()
+    report, ledger = remake(layout)
+    assert ledger.sides() == sides
+    assert len(sides) == 10
+    assert ledger.counts() == {SEED: 1, VALIDATED: 30, Home.DELETED: 0}
+    assert ledger.position("s") == Position(41, b"")
+    rows = ledger.annotations(["00", "seed"])
+    assert (rows["00"].media, rows["00"].image) == ("v0", row().image)
+    assert (rows["seed"].media, rows["seed"].image) == ("", UNKNOWN_DIGEST)
+    assert (report.offset, report.media) == (42, 10)
+    ledger.close()
+
+
+def test_the_next_split_is_the_one_before(layout: Layout) -> None:
+    _, ledger = remake(layout)
+    sides = {media: Side(side) for media, side in ledger.sides().items()}
+    plan = plan_dataset(ledger.in_home(VALIDATED), sides, load_classes(layout.classes), DatasetSettings(), key="another")
+    assert plan.new_sides == {}
+    ledger.close()
+
+
+def test_the_digest_of_a_dataset_is_not_believed_for_another_file(layout: Layout) -> None:
+    path = layout.image(VALIDATED, "00", "jpg")
+    path.unlink()
+    path.write_bytes(picture(1))
+    _, ledger = remake(layout)
+    assert ledger.annotations(["00"])["00"].image == UNKNOWN_DIGEST
+    ledger.close()
+
+
+def test_the_ledger_from_before_is_kept(layout: Layout) -> None:
+    content = layout.ledger.read_bytes()
+    report, ledger = remake(layout)
+    ledger.close()
+    assert report.old_ledger is not None
+    assert Path(report.old_ledger).read_bytes() == content
+    layout.ledger.unlink()
+    report, ledger = remake(layout)
+    ledger.close()
+    assert report.old_ledger is None
+
+
+def test_a_damaged_ledger_is_replaced(layout: Layout) -> None:
+    layout.ledger.write_bytes(b"no database" * 1000)
+    with pytest.raises(StorageError):
+        Ledger(layout.ledger)
+    _, ledger = remake(layout)
+    assert ledger.counts()[VALIDATED] == 30
+    ledger.close()
+
+
+@pytest.mark.parametrize("status", [None, "", "{}", '{"stream": {"position": null}}'])
+def test_a_position_that_nobody_knows_is_asked_for(layout: Layout, status: str | None) -> None:
+    layout.status.unlink()
+    if status is not None:
+        layout.status.write_text(status)
+    before = layout.ledger.read_bytes()
+    with pytest.raises(OperatorError, match="--offset N"):
+        remake(layout)
+    assert layout.ledger.read_bytes() == before
+    _, ledger = remake(layout, offset=17)
+    assert ledger.position("s") == Position(16, b"")
+    ledger.close()
+    _, ledger = remake(layout, offset=0)
+    assert ledger.position("s") is None
+    ledger.close()
+
+
+def keep_model(layout: Layout, directory: Path, content: bytes, map50: float) -> str:
+    digest = hashlib.sha256(content).hexdigest()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "azaion.onnx").write_bytes(content)
+    result = JobResult(
+        outcome=Outcome.DONE,
+        onnx=ModelFile(path="model.onnx", sha256=digest, size_bytes=len(content)),
+        metrics=Metrics(images=1, instances=1, map50=map50, map50_95=map50, classes=()),
+        dataset_id="d",
+        finished=AT,
+    )
+    (directory / "result.json").write_bytes(result.render())
+    return digest
+
+
+def test_models_are_known_by_their_results_and_the_current_one_by_its_digest(layout: Layout) -> None:
+    first = keep_model(layout, layout.models / "azaion-2026-03-01", b"one", 0.5)
+    keep_model(layout, layout.models / "azaion-2026-03-02", b"two", 0.6)
+    keep_model(layout, layout.jobs / "20260301T000000Z", b"one", 0.5)
+    (layout.models / "broken").mkdir()
+    (layout.models / "broken" / "result.json").write_text("{")
+    layout.onnx.write_bytes(b"one")
+    report, ledger = remake(layout)
+    models: list[Model] = ledger.models()
+    ledger.close()
+    assert {(model.metrics["map50"], model.current, model.job) for model in models} == {(0.5, True, "20260301T000000Z"), (0.6, False, None)}
+    assert (report.models, report.current) == (2, first)
+    assert len(report.unreadable) == 1
+
+
+def test_a_damaged_manifest_says_what_it_can(layout: Layout) -> None:
+    manifest = next(layout.datasets.glob("*/manifest.jsonl"))
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    report, ledger = remake(layout)
+    rows: dict[str, Annotation] = ledger.annotations(["00", "29"])
+    ledger.close()
+    assert [rows["00"].media, rows["29"].media] == ["v0", ""]
+    assert len(report.unreadable) == 1
+
+
+def test_a_root_that_is_in_use_or_none_is_refused(layout: Layout, tmp_path: Path) -> None:
+    with lock_root(layout), pytest.raises(RootError, match="in use"):
+        remake(layout)
+    with pytest.raises(RootError, match="Is its disk mounted"):
+        remake(Layout(tmp_path / "elsewhere"))
