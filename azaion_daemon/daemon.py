@@ -23,6 +23,7 @@ from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
+from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.outbox import Outbox
@@ -36,6 +37,7 @@ from azaion_daemon.store.records import Model
 from azaion_daemon.store.root import Root, lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
+from azaion_daemon.stream.tls import tls_context
 from azaion_daemon.training.gpus import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
 
@@ -81,6 +83,7 @@ def _prepare_and_serve(settings: Settings, config: Path) -> None:
     layout = Layout.of(settings.directories)
     root = open_root(layout)
     classes = load_classes(layout.classes)
+    tls_context(settings.stream)
     with lock_root(layout):
 
         async def serve() -> None:
@@ -122,6 +125,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._asked = asyncio.Event()
         self._asked.set()  # there may be requests from the time before the start
+        self._reload = asyncio.Event()
 
     async def serve(self) -> None:
         """Work until a signal asks to stop."""
@@ -130,6 +134,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         try:
             async with self._platform:
                 await self._pipeline.recover()
@@ -151,6 +156,7 @@ class Daemon:
             digesting = tasks.create_task(self._digester.run(), name="digest")
             publishing = tasks.create_task(self._outbox.run(), name="publish")
             answering = tasks.create_task(self._keep_answering(), name="answer")
+            reloading = tasks.create_task(self._keep_reloading(), name="reload")
             reporting = tasks.create_task(self._keep_reporting(), name="report")
             self._state = "running"
             log.info("daemon.ready", seconds=round(time.time() - self._started, 3))
@@ -162,6 +168,7 @@ class Daemon:
             digesting.cancel()
             publishing.cancel()
             answering.cancel()
+            reloading.cancel()
             self._pipeline.stop()
             await writing
             reporting.cancel()
@@ -169,6 +176,22 @@ class Daemon:
     async def _resume(self) -> Resume:
         ledger = self._ledger.ledger
         return Resume(await self._ledger(ledger.position, self._settings.stream.name), await self._ledger(ledger.last_position))
+
+    async def _keep_reloading(self) -> None:
+        """Read the configuration again whenever a signal asks for it."""
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            try:
+                after = await asyncio.to_thread(load_settings, self._config)
+                await asyncio.to_thread(tls_context, after.stream)
+            except ConfigError as error:  # everything stays as it is
+                log.error("config.reload_failed", error=str(error))  # noqa: TRY400 - expected: no traceback
+                continue
+            plan = plan_reload(self._settings, after)
+            self._settings = plan.running
+            self._consumer.reconfigure(plan.running.stream)
+            log.info("config.reloaded", applied=plan.applied, restart_required=plan.restart_required)
 
     async def _keep_answering(self) -> None:
         """Do what commands ask for, one request after the other."""
@@ -230,6 +253,9 @@ class Daemon:
                 "position": ingest.position,
                 "last_message_age_s": age,
                 "reconnects": stream.reconnects,
+                "attempts": stream.attempts,
+                "behind_s": None if stream.behind_s is None else round(stream.behind_s, 1),
+                "backlog_messages": stream.backlog_messages,
                 "waiting_messages": len(self._inbox),
                 "waiting_bytes": self._inbox.bytes,
                 "paused": self._pipeline.space.paused,

@@ -30,6 +30,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "daemon.crashed": ("error", "A fault of ours: please report it with the traceback."),
     "daemon.stray_error": ("warning", "A library's own task failed; what relies on it notices by itself."),
     "request.answered": ("info", "What a command asked for was done, or refused; see `error`."),
+    "config.reloaded": ("info", "The configuration was read again: `applied` takes effect now, `restart_required` with the next start."),
+    "config.reload_failed": ("error", "The new configuration cannot be used, see `error`; everything stays as it was."),
     "config.model_key_missing": ("warning", "No AZAION_MODEL_KEY: models are trained, but releases wait."),
     # The stream
     "stream.connecting": ("info", "A connection is tried; `attempt` counts since the last success."),

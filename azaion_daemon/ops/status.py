@@ -43,7 +43,7 @@ def render_status(document: dict[str, Any] | None) -> str:
     position = "nothing consumed yet" if stream["position"] is None else f"position {stream['position']}"
     lines = [
         f"daemon       {document['state']}, version {document['version']}, pid {document['pid']}, up {document['uptime_s']:.0f} s",
-        f"stream       {connection}; {position}, {stream['reconnects']} reconnects",
+        f"stream       {connection}; {position}{_behind(stream)}{_pace(stream)}, {stream['reconnects']} reconnects",
         "annotations  " + ", ".join(f"{count} {kind}" for kind, count in annotations.items()),
         f"training     {training['why']}",
     ]
@@ -60,3 +60,15 @@ def render_status(document: dict[str, Any] | None) -> str:
 def _model(current: dict[str, Any]) -> str:
     map50 = current["map50"]
     return f"{current['sha256'][:12]}, mAP50 {'unknown' if map50 is None else f'{map50:.3f}'}"
+
+
+def _pace(stream: dict[str, Any]) -> str:
+    messages_per_s: float = stream["messages_per_s"]
+    return f", {messages_per_s:.1f} messages/s ({stream['bytes_per_s'] / 1e6:.1f} MB/s)" if messages_per_s else ""
+
+
+def _behind(stream: dict[str, Any]) -> str:
+    behind_s, backlog = stream["behind_s"], stream["backlog_messages"]
+    if behind_s is None:
+        return ""
+    return f", {behind_s:.0f} s behind" + (f" ({backlog} messages)" if backlog else "")

@@ -53,7 +53,13 @@ class Annotator:
                     f"the broker did not confirm messages of {self._stream} within {self._confirm_timeout_s:g} s. Does it run?"
                 ) from error
 
-        async with rstream.Producer(self._broker.host, self._broker.port, username=login.user, password=login.password) as producer:
+        async with rstream.Producer(
+            self._broker.host,
+            self._broker.port,
+            username=login.user,
+            password=login.password,
+            vhost=self._broker.virtual_host,
+        ) as producer:
             for entry in self._entries(_with_duplicates(messages, duplicates, random.Random(seed))):
                 await take_room()
                 await producer.send_sub_entry(

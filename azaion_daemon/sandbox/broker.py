@@ -24,7 +24,8 @@ from typing import Any, Self
 import rstream
 from rstream import exceptions as rstream_errors
 
-from azaion_daemon.sandbox.broker_node import node_for
+from azaion_daemon.sandbox.broker_node import Tls, node_for
+from azaion_daemon.sandbox.certificates import Authority
 from azaion_daemon.sandbox.processes import LOOPBACK, SandboxError
 
 _ANSWER_TIMEOUT_S = 60.0
@@ -43,7 +44,8 @@ class Broker:
     """A private broker that listens on a free loopback port and dies with this process.
 
     `streams` is the regular expression that the names of its streams match: the consumer may read these and nothing else, the producer
-    write them and nothing else. Only `admin` may create and delete.
+    write them and nothing else. Only `admin` may create and delete. All of them live in `virtual_host`. With `tls` there is a second
+    listener on `tls_port`, with a certificate that `authority` has issued.
 
     Raises:
         SandboxError: It cannot be brought up; the message says what to do.
@@ -51,23 +53,34 @@ class Broker:
 
     host = LOOPBACK
 
-    def __init__(self, directory: Path, *, streams: str = r"azaion-annotations.*") -> None:
+    def __init__(self, directory: Path, *, streams: str = r"azaion-annotations.*", virtual_host: str = "/", tls: Tls | None = None) -> None:
+        self.virtual_host = virtual_host
+        self.authority = Authority(directory / "tls") if tls is not None else None
+        if tls is not None and self.authority is not None:
+            self.authority.issue("broker", addresses=tls.certified)
         self.consumer = Login("azaion_receiver", 'stream: #1 "annotations" $HOME')  # a careless renderer breaks it
         self.producer = Login("azaion_producer", secrets.token_urlsafe(12))
         self.admin = Login("sandbox_admin", secrets.token_urlsafe(12))
         only = f"^({streams})$"
         self._definitions = _definitions(
+            virtual_host,
             (self.consumer, _Permissions(read=only)),
             (self.producer, _Permissions(write=only)),
             (self.admin, _Permissions(configure=".*", write=".*", read=".*")),
         )
-        self._node = node_for(directory, self._definitions)
+        self._node = node_for(directory, self._definitions, tls)
         self._streams: set[str] = set()
 
     @property
     def port(self) -> int:
         """The port of the stream protocol; it stays the same over restarts."""
         return self._node.port
+
+    @property
+    def tls_port(self) -> int:
+        """The port of the stream protocol with TLS."""
+        assert self._node.tls_port is not None, "the broker was made without TLS"
+        return self._node.tls_port
 
     def __enter__(self) -> Self:
         try:
@@ -100,6 +113,10 @@ class Broker:
     def thaw(self) -> None:
         """Let a frozen broker go on: SIGCONT."""
         self._node.freeze(frozen=False)
+
+    def change_password(self, login: Login, password: str) -> None:
+        """Give a user another password, until the next start. Connections that there are stay."""
+        self._node.control("change_password", login.user, password)
 
     def create_stream(self, name: str, max_length_bytes: int | None = None) -> None:
         """Make a stream. Beyond `max_length_bytes` its oldest segments go (at least one segment, cut to the same size, stays)."""
@@ -138,7 +155,9 @@ class Broker:
         async def attempt() -> None:
             async with (
                 asyncio.timeout(_REQUEST_TIMEOUT_S),
-                rstream.Producer(self.host, self.port, username=self.admin.user, password=self.admin.password) as admin,
+                rstream.Producer(
+                    self.host, self.port, username=self.admin.user, password=self.admin.password, vhost=self.virtual_host
+                ) as admin,
             ):
                 await do(admin)
 
@@ -167,11 +186,11 @@ class _Permissions:
     read: str = "^$"
 
 
-def _definitions(*users: tuple[Login, _Permissions]) -> str:
+def _definitions(virtual_host: str, *users: tuple[Login, _Permissions]) -> str:
     """RabbitMQ's own JSON, imported at every boot: `rabbitmqctl` would take two seconds a call."""
     return json.dumps(
         {
-            "vhosts": [{"name": "/"}],
+            "vhosts": [{"name": name} for name in sorted({"/", virtual_host})],
             "users": [
                 {
                     "name": login.user,
@@ -184,7 +203,7 @@ def _definitions(*users: tuple[Login, _Permissions]) -> str:
             "permissions": [
                 {
                     "user": login.user,
-                    "vhost": "/",
+                    "vhost": virtual_host,
                     "configure": allowed.configure,
                     "write": allowed.write,
                     "read": allowed.read,

@@ -1,6 +1,7 @@
 """How a RabbitMQ node with the stream plugin is run: from the distribution's package, or in a container where there is none.
 
-Both serve the stream protocol alone, on one loopback port, with users and permissions imported at boot from `definitions.json`.
+Both serve the stream protocol alone, on one loopback port (and on another with TLS, if asked), with users and permissions imported at boot
+from `definitions.json`.
 """
 
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,16 +22,30 @@ from azaion_daemon.sandbox.processes import LOOPBACK, ReservedPort, SandboxError
 # The scripts beside these in /usr/sbin change the user and start an epmd on all addresses.
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 IMAGE = "rabbitmq:3.13"
+TLS_FILES = ("ca.pem", "broker.pem", "broker.key")
 
 _BOOT_TIMEOUT_S = 60.0  # 3 to 8 s are usual; a container's image may have to be fetched, see _FETCH_TIMEOUT_S
 _FETCH_TIMEOUT_S = 600.0
 _STOP_TIMEOUT_S = 30.0
 
 
+@dataclass(frozen=True)
+class Tls:
+    """A second listener, with TLS."""
+
+    certified: tuple[str, ...] = (LOOPBACK,)
+    """The addresses that the broker's certificate is for."""
+    advertised_host: str = LOOPBACK
+    """Older brokers advertise one for both listeners."""
+    demands_certificate: bool = False
+    """Whether a client needs one of its own."""
+
+
 class Node(Protocol):
-    """One RabbitMQ node that keeps its data and its port over restarts."""
+    """One RabbitMQ node that keeps its data and its ports over restarts."""
 
     port: int
+    tls_port: int | None
 
     def start(self) -> None:
         """Start and wait until it is ready. Raises SandboxError."""
@@ -40,12 +56,17 @@ class Node(Protocol):
     def freeze(self, *, frozen: bool) -> None:
         """Stop it from running without ending it, or let it go on."""
 
+    def control(self, *arguments: str) -> None:
+        """Run `rabbitmqctl` on it while it runs. Takes seconds."""
+
     def close(self) -> None:
         """End it and give everything back but its data."""
 
 
-def node_for(directory: Path, definitions: str) -> Node:
+def node_for(directory: Path, definitions: str, tls: Tls | None = None) -> Node:
     """The node that this machine can run; `definitions` is RabbitMQ's JSON of users and permissions.
+
+    For TLS, `directory` has `tls` with the files that `TLS_FILES` names.
 
     Raises:
         SandboxError: There is neither RabbitMQ nor a Docker engine; the message says what to install.
@@ -55,9 +76,9 @@ def node_for(directory: Path, definitions: str) -> Node:
     (directory / "definitions.json").write_text(definitions)
     (directory / "enabled_plugins").write_text("[rabbitmq_stream].\n")
     if (SCRIPTS / "rabbitmq-server").exists():
-        return InstalledNode(directory)
+        return InstalledNode(directory, tls)
     if docker_answers():
-        return ContainerNode(directory)
+        return ContainerNode(directory, tls)
     raise SandboxError(
         f"RabbitMQ is not installed (no {SCRIPTS}/rabbitmq-server), and no Docker engine answers. Do one of: run `make setup` as root; "
         "`apt-get install rabbitmq-server`; start Docker."
@@ -74,11 +95,25 @@ def docker_answers() -> bool:
         return False
 
 
-def _configuration(*, listen: str, advertised_port: int, definitions: Path | str) -> str:
+def _tls_configuration(tls: Tls, *, listen: str, advertised_port: int, files: Path | str) -> str:
+    ca, certificate, key = (f"{files}/{name}" for name in TLS_FILES)
+    return f"""\
+stream.listeners.ssl.1 = {listen}
+stream.advertised_tls_host = {tls.advertised_host}
+stream.advertised_tls_port = {advertised_port}
+ssl_options.cacertfile = {ca}
+ssl_options.certfile = {certificate}
+ssl_options.keyfile = {key}
+ssl_options.verify = {"verify_peer" if tls.demands_certificate else "verify_none"}
+ssl_options.fail_if_no_peer_cert = {"true" if tls.demands_certificate else "false"}
+"""
+
+
+def _configuration(*, listen: str, advertised_host: str, advertised_port: int, definitions: Path | str) -> str:
     return f"""\
 listeners.tcp = none
 stream.listeners.tcp.1 = {listen}
-stream.advertised_host = {LOOPBACK}
+stream.advertised_host = {advertised_host}
 stream.advertised_port = {advertised_port}
 load_definitions = {definitions}
 loopback_users = none
@@ -95,10 +130,12 @@ class InstalledNode(Node):
     outlive the node that starts it, so it is our child too, started first.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tls: Tls | None) -> None:
         self._directory = directory
         self._stream, self._distribution, self._epmd_port = ReservedPort(), ReservedPort(), ReservedPort()
+        self._tls = None if tls is None else ReservedPort()
         self.port = self._stream.number
+        self.tls_port = None if self._tls is None else self._tls.number
         self._notify_name = f"azaion-sandbox-{secrets.token_hex(8)}"
         self._notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notifications.bind(f"\0{self._notify_name}")
@@ -106,9 +143,17 @@ class InstalledNode(Node):
         self._log = directory / "console.log"
         self._broker: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
-        (directory / "rabbitmq.conf").write_text(
-            _configuration(listen=f"{LOOPBACK}:{self.port}", advertised_port=self.port, definitions=directory / "definitions.json")
+        configuration = _configuration(
+            listen=f"{LOOPBACK}:{self.port}",
+            advertised_host=LOOPBACK if tls is None else tls.advertised_host,
+            advertised_port=self.port,
+            definitions=directory / "definitions.json",
         )
+        if tls is not None and self.tls_port is not None:
+            configuration += _tls_configuration(
+                tls, listen=f"{LOOPBACK}:{self.tls_port}", advertised_port=self.tls_port, files=directory / "tls"
+            )
+        (directory / "rabbitmq.conf").write_text(configuration)
 
     @override
     def start(self) -> None:
@@ -137,14 +182,19 @@ class InstalledNode(Node):
         self._broker.send_signal(signal.SIGSTOP if frozen else signal.SIGCONT)
 
     @override
+    def control(self, *arguments: str) -> None:
+        _run([str(SCRIPTS / "rabbitmqctl"), *arguments], "rabbitmqctl", environment=self._environment())
+
+    @override
     def close(self) -> None:
         self.stop(signal.SIGTERM)
         if self._epmd is not None:
             end(self._epmd, how=signal.SIGKILL)  # it has no state, and takes no notice of SIGTERM for a while
             self._epmd = None
         self._notifications.close()
-        for port in (self._stream, self._distribution, self._epmd_port):
-            port.release()
+        for port in (self._stream, self._tls, self._distribution, self._epmd_port):
+            if port is not None:
+                port.release()
 
     def _environment(self) -> dict[str, str]:
         home = self._directory
@@ -187,28 +237,41 @@ class ContainerNode(Node):
         '(cat <&3 >/dev/null; kill -KILL "$broker") & trap \'kill -TERM "$broker"\' TERM; wait "$broker"; wait "$broker"'
     )
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tls: Tls | None) -> None:
         self._directory = directory
         self._stream = ReservedPort()
+        self._tls = None if tls is None else ReservedPort()
         self.port = self._stream.number
+        self.tls_port = None if self._tls is None else self._tls.number
         self._log = directory / "console.log"
         self._name = f"azaion-sandbox-{os.getpid()}-{self.port}"
         self._client: subprocess.Popen[bytes] | None = None
-        (directory / "rabbitmq.conf").write_text(
-            _configuration(listen="5552", advertised_port=self.port, definitions="/etc/rabbitmq/definitions.json")
+        configuration = _configuration(
+            listen="5552",
+            advertised_host=LOOPBACK if tls is None else tls.advertised_host,
+            advertised_port=self.port,
+            definitions="/etc/rabbitmq/definitions.json",
         )
-        for name in ("rabbitmq.conf", "definitions.json", "enabled_plugins"):
+        self._files = ["rabbitmq.conf", "definitions.json", "enabled_plugins"]
+        if tls is not None and self.tls_port is not None:
+            configuration += _tls_configuration(tls, listen="5551", advertised_port=self.tls_port, files="/etc/rabbitmq/tls")
+            self._files += [f"tls/{name}" for name in TLS_FILES]
+        (directory / "rabbitmq.conf").write_text(configuration)
+        for name in self._files:
             (directory / name).chmod(0o644)  # another user reads them in there
 
     @override
     def start(self) -> None:
         if not self._docker("image", "inspect", IMAGE, check=False):
             self._docker("pull", "--quiet", IMAGE, timeout_s=_FETCH_TIMEOUT_S)
-        files = [f"{self._directory / name}:/etc/rabbitmq/{name}:ro" for name in ("rabbitmq.conf", "definitions.json", "enabled_plugins")]
+        files = [f"{self._directory / name}:/etc/rabbitmq/{name}:ro" for name in self._files]
         volumes = [f"{self._name}:/var/lib/rabbitmq", *files]
         options = [option for volume in volumes for option in ("--volume", volume)]
         command = ["docker", "run", "--interactive", "--rm", "--name", self._name, "--hostname", "sandbox", *options]
-        command += ["--publish", f"{LOOPBACK}:{self.port}:5552", IMAGE, "sh", "-c", self._RUN]
+        command += ["--publish", f"{LOOPBACK}:{self.port}:5552"]
+        if self.tls_port is not None:
+            command += ["--publish", f"{LOOPBACK}:{self.tls_port}:5551"]
+        command += [IMAGE, "sh", "-c", self._RUN]
         self._client = spawn(command, log=self._log, cwd=self._directory, environment=os.environ, stdin=subprocess.PIPE)
         wait_until(
             lambda: listening(self.port), timeout_s=_BOOT_TIMEOUT_S, what="RabbitMQ's container", process=self._client, log=self._log
@@ -230,16 +293,28 @@ class ContainerNode(Node):
         self._docker("pause" if frozen else "unpause", self._name)
 
     @override
+    def control(self, *arguments: str) -> None:
+        self._docker("exec", self._name, "rabbitmqctl", *arguments)
+
+    @override
     def close(self) -> None:
         self.stop(signal.SIGTERM)
         self._docker("volume", "rm", "--force", self._name, check=False)
-        self._stream.release()
+        for port in (self._stream, self._tls):
+            if port is not None:
+                port.release()
 
     def _docker(self, *arguments: str, timeout_s: float = 30, check: bool = True) -> bool:
-        try:
-            done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise SandboxError(f"`docker {' '.join(arguments)}` took more than {timeout_s:g} s; is the Docker engine stuck?") from error
-        if check and done.returncode != 0:
-            raise SandboxError(f"`docker {' '.join(arguments)}` failed: {done.stderr.strip()}. Repair Docker, or install RabbitMQ.")
-        return done.returncode == 0
+        what = f"docker {arguments[0]}"
+        return _run(["docker", *arguments], what, timeout_s=timeout_s, check=check)
+
+
+def _run(command: list[str], what: str, *, environment: dict[str, str] | None = None, timeout_s: float = 30, check: bool = True) -> bool:
+    """Run a command of the node's; whether it succeeded. Its arguments, among which may be a password, are not shown."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, env=environment)
+    except subprocess.TimeoutExpired:
+        raise SandboxError(f"`{what}` took more than {timeout_s:g} s; is the machine overloaded, or the Docker engine stuck?") from None
+    if check and done.returncode != 0:
+        raise SandboxError(f"`{what}` failed: {done.stderr.strip()}. Repair Docker, or install RabbitMQ.")
+    return done.returncode == 0

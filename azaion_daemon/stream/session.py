@@ -39,8 +39,8 @@ SUBSCRIPTION = 0
 
 _REQUEST_TIMEOUT_S = 30.0
 _LET_GO_TIMEOUT_S = 2.0
+_LAST_ANSWER_S = 0.1
 _FRAME_MAX = 1 << 20
-_TLS_ALERT, _TLS_HANDSHAKE = b"\x15\x03", b"\x16\x03"
 _WRONG_NAME = {62, 63, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, EMAIL, IP_ADDRESS
 
 
@@ -96,6 +96,7 @@ class Session:
         )
         try:
             await asyncio.wait({login, listener}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({login}, timeout=_LAST_ANSWER_S)  # an answer that came just before the end is the reason for it
             if not login.done():
                 raise OutsideError(self._closed_during_login(client))
             await login
@@ -104,15 +105,13 @@ class Session:
         return client
 
     def _closed_during_login(self, client: Client) -> str:
-        where = self._where()
-        if not self._settings.tls and received(client).startswith((_TLS_ALERT, _TLS_HANDSHAKE)):
-            return f"{where} is a TLS port: set stream.tls, or use the plain port"
         if (failure := read_failure(client)) is not None:
             return self.explain(failure)
+        settings = self._settings
+        port = "a plain port, one that demands a client certificate," if settings.tls else "a TLS port (stream.tls),"
         return (
-            f"{where} closed the connection during the login: it is not a stream listener (the AMQP port?), "
-            + ("a plain port, or it demands a client certificate" if self._settings.tls else "a TLS port (stream.tls)")
-            + ", or it refuses the user or the password"
+            f"{self._where()} closed the connection during the login: it is {port} or no stream listener (the AMQP port?), or it does not "
+            f"let the user {settings.user} with this password into the virtual host {settings.virtual_host}"
         )
 
     def explain(self, error: Exception) -> str:  # noqa: PLR0911 - one return a cause reads best
@@ -166,11 +165,11 @@ def _explain_tls(where: str, error: ssl.SSLError) -> str:
         case ssl.SSLCertVerificationError(verify_code=code) if code in _WRONG_NAME:
             return (
                 f"the certificate of {where} is for another name: {error.verify_message} It must name stream.host and every address that "
-                "the broker advertises (stream.advertised_tls_host in its rabbitmq.conf), since connections go on to that one"
+                "the broker advertises (advertised_host and advertised_tls_host in its rabbitmq.conf): connections go on to that one"
             )
         case ssl.SSLCertVerificationError():
             return f"the certificate of {where} is not trusted: {error.verify_message}. Is stream.ca_file the CA that has signed it?"
-        case ssl.SSLError() if "CERTIFICATE" in (error.reason or ""):
+        case ssl.SSLError() if any(word in (error.reason or "") for word in ("CERTIFICATE", "UNKNOWN_CA")):
             return (
                 f"{where} refuses the client certificate, or demands one ({error.reason}): stream.client_cert_file, stream.client_key_file"
             )

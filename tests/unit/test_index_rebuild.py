@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -49,7 +48,7 @@ def layout(tmp_path: Path) -> Layout:
     """A root that has consumed up to offset 41 and formed one dataset of 30 annotations from 10 videos."""
     made = make_root(tmp_path / "azaion")
     write_classes(made.classes)
-    rows = [replace(row(VALIDATED, name=f"{number:02}"), media=f"v{number % 10}") for number in range(30)]
+    rows = [row(VALIDATED, name=f"{number:02}", media=f"v{number % 10}") for number in range(30)]
     put_files(made, *rows, row(SEED, name="seed"))
     ledger = Ledger(made.ledger)
     ledger.commit_batch("s", Position(41, b"digest"), [*rows, row(SEED, name="seed")])
