@@ -24,13 +24,14 @@ from azaion_daemon.ingest.writer import Writer
 from azaion_daemon.store.durable import storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, AuditEntry
+from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, AuditEntry, Outline
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _AT_A_TIME = 2000
 _AT_A_TIME_DEEP = 64
+_THREADS = 4
 _ROUNDS = 8
 """How often what was repaired is looked at again: an annotation may have several files too many."""
 _ASIDE_FIRST = frozenset({Finding.LABEL_DIFFERS, Finding.IMAGE_DIFFERS, Finding.STRAY_LABEL, Finding.STRAY_IMAGE})
@@ -108,18 +109,21 @@ class Checker:
             if suspects := await self._judge_rows(rows):
                 await self._look_again(partial(self._judge_names, [one.file.name for one in suspects]))
 
-    def _unplaced(self, row: Annotation | None) -> bool:
+    def _unplaced(self, row: Annotation | Outline | None) -> bool:
         return self._offline and row is not None and row.dirty is not None
 
     async def _judge_files(self, files: Sequence[TreeFile]) -> list[Difference]:
-        rows = await self._call(self._ledger.annotations, list({file.name for file in files}))
+        rows = await self._call(self._ledger.outlines, list({file.name for file in files}))
         return await _to_end(self._judge.files, [file for file in files if not self._unplaced(rows.get(file.name))], rows)
 
     async def _judge_names(self, names: Sequence[str]) -> list[Difference]:
         return await self._judge_rows((await self._call(self._ledger.annotations, list(dict.fromkeys(names)))).values())
 
     async def _judge_rows(self, rows: Iterable[Annotation]) -> list[Difference]:
-        return await _to_end(self._judge.rows, [row for row in rows if not self._unplaced(row)])
+        placed = [row for row in rows if not self._unplaced(row)]
+        share = -(-len(placed) // _THREADS) or 1
+        parts = (placed[start : start + share] for start in range(0, len(placed), share))  # labels wait for the disk
+        return [found for part in await asyncio.gather(*(_to_end(self._judge.rows, part) for part in parts)) for found in part]
 
     async def _check_staged(self) -> None:
         named = await self._call(self._ledger.staged_files)

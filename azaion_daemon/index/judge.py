@@ -11,7 +11,7 @@ from azaion_daemon.index.scan import PRECEDENCE, Kind, TreeFile, directory_of
 from azaion_daemon.ingest.digests import file_digest
 from azaion_daemon.store.durable import storage
 from azaion_daemon.store.layout import Home, Layout
-from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation
+from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, Outline
 
 
 class Judge:
@@ -22,7 +22,7 @@ class Judge:
         self._directories = {(home, kind): f"{directory_of(layout, home, kind)}/" for home in Home for kind in Kind}
         self._deep = deep
 
-    def files(self, files: Iterable[TreeFile], rows: Mapping[str, Annotation]) -> list[Difference]:
+    def files(self, files: Iterable[TreeFile], rows: Mapping[str, Outline]) -> list[Difference]:
         """What is wrong with files, given the rows of their annotations. A file that is gone by now is not looked at."""
         with storage("comparing the tree with the ledger"):
             return [found for file in files if (found := self._file(file, rows.get(file.name))) and self._there(file)]
@@ -32,15 +32,15 @@ class Judge:
         with storage("comparing the ledger with the tree"):
             return [found for row in rows for found in self._row(row)]
 
-    def _file(self, file: TreeFile, row: Annotation | None) -> Difference | None:
+    def _file(self, file: TreeFile, row: Outline | None) -> Difference | None:
         if row is None:
             return Difference(Finding.NO_ROW, file)
         if file.kind is Kind.LABEL:
             if file.home is row.home:
                 return None if row.labelled else Difference(Finding.LABEL_FOUND, file)
-            pending = file.home is Home.SEED and row.home is Home.VALIDATED and row.pending is not None
+            pending = file.home is Home.SEED and row.home is Home.VALIDATED and row.has_pending
             return None if pending else stray(file)
-        if row.image is None:
+        if not row.has_image:
             return Difference(Finding.IMAGE_FOUND, file)
         if file.extension == row.extension and (file.home is row.home or self._keeper(row) is file.home):
             return None  # in another home it is the row's difference
@@ -72,7 +72,7 @@ class Judge:
             if content != text.encode():
                 yield Difference(Finding.LABEL_DIFFERS, file)
 
-    def _keeper(self, row: Annotation) -> Home | None:
+    def _keeper(self, row: Annotation | Outline) -> Home | None:
         """The home that has the image which the row's own home lacks."""
         homes = (row.home, *PRECEDENCE)
         found = next((home for home in homes if self._there(TreeFile(home, Kind.IMAGE, row.name, row.extension))), None)

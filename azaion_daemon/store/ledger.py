@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from azaion_daemon.errors import DamagedLedgerError, DiskFullError, RootError, StorageError
 from azaion_daemon.store.layout import Home
-from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Position, Release, ReleaseState
+from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Outline, Position, Release, ReleaseState
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,11 +70,12 @@ _UPSERT = (
 )
 _INSERT = _UPSERT.partition(" ON CONFLICT")[0]
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM annotations"  # noqa: S608 - constants
+_OUTLINE = "SELECT name, home, extension, image IS NOT NULL, pending IS NOT NULL, label_problem, dirty FROM annotations"
+_HOMES = {home.value: home for home in Home}
 _VARIABLES = 30_000
 """SQLite's limit of bound variables is 32,766."""
 
 
-_HOMES = {str(home): home for home in Home}
 _HOME, _MISSING, _CONFLICT = (_COLUMNS.index(column) for column in ("home", "image_missing", "image_conflict"))
 
 
@@ -245,6 +246,16 @@ class Ledger:
         with self._transaction("recording annotations in the ledger") as db:
             db.executemany(_UPSERT, rows)
             _write_audit(db, self._clock(), audit)
+
+    def outlines(self, names: Sequence[str]) -> dict[str, Outline]:
+        """The outlines of those names that there are, which take a third of the time of whole rows."""
+        found: dict[str, Outline] = {}
+        for start in range(0, len(names), _VARIABLES):
+            part = names[start : start + _VARIABLES]
+            query = f"{_OUTLINE} WHERE name IN ({','.join('?' * len(part))})"
+            for name, home, *others in self._db.execute(query, part):
+                found[name] = Outline(name, _HOMES[home], *others)
+        return found
 
     def annotations_after(self, name: str, limit: int) -> list[Annotation]:
         """The next rows after a name, in the order of names."""

@@ -70,7 +70,28 @@ class Annotation(NamedTuple):
     @property
     def labelled(self) -> bool:
         """Whether it has a label. Where it has none the text is empty and the tree has no file: not the same as no detections."""
-        return self.label_problem is None or not self.label_problem.startswith(NO_LABEL)
+        return _labelled(self.label_problem)
+
+
+def _labelled(label_problem: str | None) -> bool:
+    return label_problem is None or not label_problem.startswith(NO_LABEL)
+
+
+class Outline(NamedTuple):
+    """What an annotation's row says of its files, without their content."""
+
+    name: str
+    home: Home
+    extension: str
+    has_image: bool
+    has_pending: bool
+    label_problem: str | None
+    dirty: int | None
+
+    @property
+    def labelled(self) -> bool:
+        """As an annotation's."""
+        return _labelled(self.label_problem)
 
 
 @dataclass(frozen=True, slots=True)
