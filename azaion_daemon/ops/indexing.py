@@ -224,5 +224,5 @@ def render_check(document: dict[str, Any]) -> str:
     if document["left_alone"]["count"]:
         lines.append(f"{document['left_alone']['count']:,} files that are not annotations': left alone")
     compared = f"{document['annotations']:,} annotations and {document['files']:,} files compared in {document['seconds']:.1f} s"
-    outcome = f"{total:,} differences, {document['repaired']:,} repaired" if total else "no difference"
-    return "\n".join([*lines, f"{compared}: {outcome}."])
+    outcome = f"differences: {total:,}, repaired: {document['repaired']:,}" if total else "no difference"
+    return "\n".join([*lines, f"{compared}; {outcome}"])
