@@ -20,6 +20,7 @@ from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import StreamSettings
 from azaion_daemon.store.records import Position
 from azaion_daemon.stream.backoff import LONGEST_CEILING_S, Repeats, pause_s
+from azaion_daemon.stream.cancelling import end
 from azaion_daemon.stream.events import RawMessage
 from azaion_daemon.stream.health import StreamHealth
 from azaion_daemon.stream.probe import newest_offset, stream_ends
@@ -148,9 +149,7 @@ class StreamConsumer:
         try:
             await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            reading.cancel()
-            changed.cancel()
-            await asyncio.wait({reading, changed})  # one owner: an attempt is over before the next one begins
+            await end(reading, changed)  # one owner: an attempt is over before the next one begins
         if not reading.cancelled():
             reading.result()
 
@@ -167,8 +166,7 @@ class StreamConsumer:
             assert isinstance(start, At)
             await self._judge(start.position, error.found)
         finally:
-            backlog.cancel()
-            await asyncio.wait({backlog})
+            await end(backlog)
 
     def _note_connection(self, start: Start) -> None:
         health = self.health

@@ -18,6 +18,7 @@ from rstream.client import Client
 
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.settings import StreamSettings
+from azaion_daemon.stream.cancelling import end
 from azaion_daemon.stream.events import RawMessage
 from azaion_daemon.stream.resume import After, At, Found, Start, Unverified, subscribed_offset
 from azaion_daemon.stream.session import SUBSCRIPTION, Session, listener_of, queue_chunks, read_failure, received
@@ -100,9 +101,7 @@ class Subscription:
             await next(iter(done))
         finally:
             self._ended.cancel()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)  # nothing is handed on any more when this is over
+            await end(*tasks)  # nothing is handed on any more when this is over
         raise AssertionError("neither ends without an error")
 
     async def _read(self, client: Client, chunks: "asyncio.Queue[schema.Deliver]") -> Never:

@@ -59,6 +59,14 @@ def test_stopped_in_the_middle_and_started_again_it_goes_on_as_if_nothing_had_ha
     assert site.left_over() == []
 
 
+def test_asked_to_stop_while_it_connects_it_stops(site: Site) -> None:
+    for moment in range(12):
+        with site.daemon() as daemon:
+            daemon.wait_for_event("stream.connecting")
+            time.sleep(moment * 0.005)
+            assert daemon.stop(limit_s=10) < 10
+
+
 def test_killed_in_the_middle_and_started_again_it_goes_on_as_if_nothing_had_happened(site: Site) -> None:
     shift = scenario(200, seed=3)
     site.overrides["ingest"]["batch_messages"] = 7
