@@ -11,8 +11,11 @@ _PATIENCE_S = 0.2
 
 
 async def end(*tasks: "asyncio.Task[Any]") -> None:
-    """Cancel tasks, again and again, until all of them have ended. Their results and errors stay in them."""
+    """Cancel tasks, again and again, until all of them have ended. Errors stay in them, and are not complained about."""
     while unfinished := [task for task in tasks if not task.done()]:
         for task in unfinished:
             task.cancel()
         await asyncio.wait(unfinished, timeout=_PATIENCE_S)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
