@@ -63,12 +63,12 @@ def _model(current: dict[str, Any]) -> str:
 
 
 def _pace(stream: dict[str, Any]) -> str:
-    messages_per_s: float = stream["messages_per_s"]
+    messages_per_s: float = stream.get("messages_per_s", 0.0)  # the last words may be those of an earlier version
     return f", {messages_per_s:.1f} messages/s ({stream['bytes_per_s'] / 1e6:.1f} MB/s)" if messages_per_s else ""
 
 
 def _behind(stream: dict[str, Any]) -> str:
-    behind_s, backlog = stream["behind_s"], stream["backlog_messages"]
+    behind_s, backlog = stream.get("behind_s"), stream.get("backlog_messages")
     if behind_s is None:
         return ""
     return f", {behind_s:.0f} s behind" + (f" ({backlog} messages)" if backlog else "")

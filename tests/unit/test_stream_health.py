@@ -51,3 +51,8 @@ def rendered(**stream: Any) -> str:
 )
 def test_people_are_told_how_far_behind_it_is(behind_s: float | None, backlog: int | None, said: str) -> None:
     assert said in rendered(behind_s=behind_s, backlog_messages=backlog)
+
+
+def test_people_are_told_how_fast_it_is() -> None:
+    assert "position 7, 12.3 messages/s (4.6 MB/s), 2 reconnects" in rendered(messages_per_s=12.34, bytes_per_s=4_560_000)
+    assert "position 7, 2 reconnects" in rendered(messages_per_s=0.0, bytes_per_s=0)
