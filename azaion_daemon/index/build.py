@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 _NAMES_A_TASK = 1000
 _TASKS_A_TRANSACTION = 20
-_THREADS = 2
+_THREADS = 4
 NAMED = 20
 """How many of a kind an error or a report names."""
 _NOTHING = Source()

@@ -107,19 +107,26 @@ def install_ledger(layout: Layout, fill: Callable[[Ledger], None]) -> Path | Non
         StorageError: The disk failed or is full; what was there before is as it was.
     """
     aside = layout.ledger.with_name(_NEW + layout.ledger.name)
-    for debris in aside.parent.glob(aside.name + "*"):
-        debris.unlink()
+    _remove(aside)  # what a crash has left
     Ledger.create(aside)
     ledger = Ledger(aside)
     try:
         fill(ledger)
-    finally:
+    except BaseException:
         ledger.close()
+        _remove(aside)
+        raise
+    ledger.close()
     with storage("making the ledger"):
         old = _set_aside(layout)
         aside.rename(layout.ledger)
         fsync_directory(layout.state)
     return old
+
+
+def _remove(database: Path) -> None:
+    for part in database.parent.glob(database.name + "*"):
+        part.unlink()
 
 
 def _set_aside(layout: Layout) -> Path | None:

@@ -195,6 +195,23 @@ def test_strangers_are_left_alone_and_named(layout: Layout, tmp_path: Path) -> N
     assert outside.read_text() == "1 0.5 0.5 0.1 0.1\n"
 
 
+def test_a_crash_after_files_were_moved_leaves_a_tree_that_can_be_indexed_again(layout: Layout) -> None:
+    put_files(layout, row(VALIDATED, image=None), row(SEED, label=NEW), images=(1,))
+    put_files(layout, row(DELETED, label=NEW))
+
+    def crash(ledger: Ledger) -> None:
+        index_tree(layout, ledger, EXTENSIONS, CLASSES, sources={}, say=lambda _: None)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        init_root(layout, crash)
+    assert not layout.ledger.exists()
+    report, rows = index(layout)
+    assert (rows["a"].home, rows["a"].label, rows["a"].image, report.moved_aside) == (VALIDATED, BOX, UNKNOWN_DIGEST, [])
+    assert tree_of(layout) == {"data/labels/a.txt": BOX.encode(), "data/images/a.jpg": picture(1)}
+    assert sum(path.is_file() for path in layout.quarantined_tree.rglob("*")) == 3
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_files_of_another_user_are_refused_before_anything_is_changed(layout: Layout) -> None:
     put_files(layout, row(VALIDATED), row(SEED))
