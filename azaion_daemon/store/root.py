@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from azaion_daemon.errors import RootError
@@ -134,7 +135,7 @@ def _set_aside(layout: Layout) -> Path | None:
 
     Its write-ahead log goes along, also when it is all that is left: beside another database SQLite would take it for that one's.
     """
-    stem = f"{layout.ledger.name}.broken-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    stem = f"{layout.ledger.name}.broken-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
     moved = None
     for suffix in ("", "-wal", "-shm"):
         part = layout.ledger.with_name(layout.ledger.name + suffix)
