@@ -234,6 +234,27 @@ def test_a_stream_that_was_made_anew_and_is_shorter_stops_it_with_its_end(site: 
     assert "it ends at offset 2" in refused(site)
 
 
+def test_a_stream_that_was_made_anew_is_gone_on_with_when_the_operator_says_so(site: Site, broker: Broker, stream: str) -> None:
+    site.overrides["stream"] = {"on_mismatch": "continue", "verify_timeout_s": 1.5}
+    site.configure()
+    shift, other = scenario(20, seed=6), scenario(20, seed=7)
+    half = len(other.messages) // 2
+    with site.daemon() as daemon:
+        site.publish(shift.messages)
+        wait_until_consumed(daemon, len(shift.messages))
+    broker.delete_stream(stream)
+    broker.create_stream(stream)
+    site.publish(other.messages[:half])
+    with site.daemon() as daemon:
+        wait_until_consumed(daemon, len(shift.messages) + half)
+        assert daemon.wait_for_event("stream.begun")["base"] == len(shift.messages)
+    site.publish(other.messages[half:])
+    with site.daemon() as daemon:
+        wait_until_consumed(daemon, len(shift.messages) + len(other.messages))
+        assert "stream.mismatch" not in [event["event"] for event in daemon.events()]
+    assert site.tree() == expected_tree(shift) | expected_tree(other)
+
+
 def test_an_empty_stream_where_messages_were_is_said_and_waited_for(site: Site, broker: Broker, stream: str) -> None:
     site.overrides["stream"] = {"verify_timeout_s": 1.5}
     site.configure()
