@@ -251,6 +251,7 @@ class Daemon:
                 "connected": stream.connected,
                 "why": stream.why,
                 "position": ingest.position,
+                "offset": ingest.offset,
                 "last_message_age_s": age,
                 "reconnects": stream.reconnects,
                 "attempts": stream.attempts,

@@ -145,21 +145,20 @@ class Checker:
 
     async def _mend(self, differences: Mapping[str, Difference]) -> None:
         """Mend one difference of each annotation."""
-        at = await self._call(self._ledger.position, self._stream)
-        offset = 0 if at is None else at.offset
+        position = await self._call(self._ledger.last_position) or 0
         await _to_end(move_aside, self._layout, [one.file for one in differences.values() if one.finding in _ASIDE_FIRST])
         known = await self._call(self._ledger.annotations, list(differences))
         mended = await _to_end(
-            lambda: [row for name, one in differences.items() if (row := self._mended(one, known.get(name), offset)) is not None]
+            lambda: [row for name, one in differences.items() if (row := self._mended(one, known.get(name), position)) is not None]
         )
         audit = [AuditEntry(f"annotation {name}", "repaired", "operator", one.finding) for name, one in differences.items()]
         await self._call(self._ledger.replace_annotations, mended, audit)
         lost = await _to_end(self._writer.place, mended)
         await self._call(self._ledger.flag_image_lost, lost)
         await _to_end(self._writer.sync)
-        await self._call(self._ledger.clear_dirty, offset)
+        await self._call(self._ledger.clear_dirty, position)
 
-    def _mended(self, difference: Difference, row: Annotation | None, offset: int) -> Annotation | None:
+    def _mended(self, difference: Difference, row: Annotation | None, position: int) -> Annotation | None:
         """The row as it must be for its files to be right, marked to be placed; None when the files alone were wrong."""
         file = difference.file
         if difference.finding in _STRAYS:
@@ -171,9 +170,11 @@ class Checker:
         elif difference.finding is Finding.IMAGE_FOUND:
             row = row._replace(image=UNKNOWN_DIGEST, extension=file.extension, image_missing=False)
         else:
-            return row._replace(dirty=offset)
-        validated = row is not None and row.home is Home.VALIDATED
-        return row and row._replace(dirty=offset, validated_position=offset if validated else row.validated_position, changed=self._clock())
+            return row._replace(dirty=position)
+        if row is None:
+            return None
+        trained_on = position if row.home is Home.VALIDATED else row.validated_position
+        return row._replace(dirty=position, validated_position=trained_on, changed=self._clock())
 
     def _indexed(self, file: TreeFile) -> Annotation | None:
         """A row of an annotation that had none; None when its files cannot be read."""

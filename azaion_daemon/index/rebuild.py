@@ -55,7 +55,7 @@ def rebuild(
     """
     open_root(layout)
     with lock_root(layout):
-        first = _first_offset(layout) if offset is None else offset
+        first, base = _where_to_go_on(layout) if offset is None else (offset, 0)
         classes = known_classes(layout)
         say("Reading datasets and models")
         datasets, (models, unreadable) = read_datasets(layout), read_models(layout)
@@ -67,7 +67,7 @@ def rebuild(
             ledger.add_sides(datasets.sides)
             for model in models:
                 ledger.put_model(model)
-            import_position(ledger, settings.stream.name, first, "the ledger was made anew")
+            import_position(ledger, settings.stream.name, first, "the ledger was made anew", base=base)
 
         old: Path | None = install_ledger(layout, fill)
     return RebuildReport(
@@ -81,14 +81,15 @@ def rebuild(
     )
 
 
-def _first_offset(layout: Layout) -> int:
-    """The message after the last one that was done for sure: the status is written after that is in the tree."""
+def _where_to_go_on(layout: Layout) -> tuple[int, int]:
+    """The offset after the last message that was done for sure, since the status is written after that is in the tree; and the base."""
     try:
-        position = json.loads(layout.status.read_bytes())["stream"]["position"]
+        stream = json.loads(layout.status.read_bytes())["stream"]
+        position, offset = stream["position"], stream.get("offset", stream["position"])
     except (OSError, ValueError, KeyError, TypeError):
-        position = None
-    if not isinstance(position, int):
+        position = offset = None
+    if not isinstance(position, int) or not isinstance(offset, int):
         raise OperatorError(
             f"{layout.status} does not say how far the stream was consumed. Name the message to go on with: --offset N (0 is the first)"
         )
-    return position + 1
+    return offset + 1, position - offset

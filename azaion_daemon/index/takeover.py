@@ -81,9 +81,8 @@ def known_classes(layout: Layout) -> AbstractSet[int]:
     return load_classes(layout.classes).known if layout.classes.exists() else frozenset(range(SLOTS))
 
 
-def import_position(ledger: Ledger, stream: str, offset: int, why: str) -> None:
+def import_position(ledger: Ledger, stream: str, offset: int, why: str, *, base: int = 0) -> None:
     """Let a stream be read from an offset on: as if the message before had been consumed, though nobody has seen it."""
     if offset > 0:
-        ledger.commit_batch(
-            stream, Position(offset - 1, _UNSEEN), (), [AuditEntry(f"stream {stream}", "position imported", "operator", why)]
-        )
+        entry = AuditEntry(f"stream {stream}", "position imported", "operator", why)
+        ledger.commit_batch(stream, Position(offset - 1, _UNSEEN, base), (), [entry])

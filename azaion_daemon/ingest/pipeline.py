@@ -54,6 +54,7 @@ class Pipeline:
         known_classes: AbstractSet[int],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self._stream = stream
         self._settings = settings
         self._layout = layout
         self._ledger = ledger
@@ -85,7 +86,8 @@ class Pipeline:
             log.info("ingest.recovered", annotations=placed)
         report_lost(lost)
         self.state.counts = await self._ledger(self._ledger.ledger.counts)
-        self.state.position = await self._ledger(self._ledger.ledger.last_position)
+        if (at := await self._ledger(self._ledger.ledger.position, self._stream)) is not None:
+            self.state.position, self.state.offset = at.position, at.offset
         self.state.quarantined = await asyncio.to_thread(self._quarantine.count)
 
     async def run(self) -> None:

@@ -46,6 +46,8 @@ class IngestState:
 
     counts: dict[Home, int]
     position: int | None = None
+    offset: int | None = None
+    """Of the last message, in its stream; the position where there never was another stream."""
     messages: int = 0
     quarantined: int = 0
     last_change: float | None = None
@@ -63,7 +65,7 @@ class IngestState:
         for home, difference in plan.moved.items():
             self.counts[home] += difference
         if plan.position is not None:
-            self.position = plan.position.position
+            self.position, self.offset = plan.position.position, plan.position.offset
         if plan.rows:
             self.last_change = now
             self.changed.set()

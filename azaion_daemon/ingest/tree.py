@@ -44,8 +44,9 @@ class Tree:
         pending_home = Home.SEED if row.home is Home.VALIDATED and row.pending is not None else None
         found = row.image is None or self._place_image(row, others)
         stale = [extension for extension in row.stale_extensions.split("/") if extension and extension != row.extension]
+        superseded = [] if not found else [row.extension, *stale] if row.extension else stale
         for home in others:
-            for extension in (row.extension, *stale) if row.extension else stale:
+            for extension in superseded:  # what lies elsewhere is kept while the image that should be here is nowhere
                 _unlink(f"{self._images[home]}{row.name}.{extension}")
             if home is not pending_home:
                 _unlink(f"{self._labels[home]}{row.name}.txt")

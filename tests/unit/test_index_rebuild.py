@@ -114,6 +114,13 @@ def test_a_damaged_ledger_is_replaced(layout: Layout) -> None:
     ledger.close()
 
 
+def test_positions_go_on_growing_where_one_stream_followed_another(layout: Layout) -> None:
+    layout.status.write_text(json.dumps({"pid": 1, "stream": {"position": 141, "offset": 41}}))
+    _, ledger = remake(layout)
+    assert ledger.position("s") == Position(41, b"", 100)
+    ledger.close()
+
+
 @pytest.mark.parametrize("status", [None, "", "{}", '{"stream": {"position": null}}'])
 def test_a_position_that_nobody_knows_is_asked_for(layout: Layout, status: str | None) -> None:
     layout.status.unlink()

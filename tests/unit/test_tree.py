@@ -207,6 +207,13 @@ def test_an_image_that_is_nowhere_is_reported_and_the_label_placed_all_the_same(
     assert tree_of(layout) == files(VALIDATED, image=None)
 
 
+def test_images_of_which_none_is_the_right_one_are_left_where_they_are(layout: Layout, tree: Tree) -> None:
+    put_files(layout, row(SEED), images=[1])
+    put_files(layout, row(DELETED), images=[2])
+    assert tree.place(row(VALIDATED)) is False
+    assert {path for path in tree_of(layout) if "images" in path} == {"data-seed/images/a.jpg", "data_deleted/images/a.jpg"}
+
+
 def test_only_the_names_of_lost_images_are_reported(layout: Layout, tree: Tree) -> None:
     put_files(layout, row(SEED, name="here"))
     rows = [row(VALIDATED, name="here"), row(VALIDATED, name="lost"), row(VALIDATED, name="none", image=None, image_missing=True)]
