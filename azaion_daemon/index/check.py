@@ -48,7 +48,6 @@ class Checker:
         writer: Writer,
         rest: Callable[[], AbstractAsyncContextManager[None]],
         *,
-        stream: str,
         extensions: AbstractSet[str],
         known_classes: AbstractSet[int],
         deep: bool,
@@ -65,7 +64,6 @@ class Checker:
         self._ledger = ledger.ledger
         self._writer = writer
         self._rest = rest
-        self._stream = stream
         self._extensions = extensions
         self._repair = repair
         self._offline = offline

@@ -1,7 +1,7 @@
 """Applying a quarantined message after all: what of it may still be applied, long after its place in the stream has passed.
 
-An annotation may have seen newer messages since. Then an old one may only supply an image that is missing; anything else would undo what
-people did later, and is refused unless the operator says that it is to count as new.
+An annotation may have seen newer messages since. Then an old one may only supply an image or a label that is missing; anything else
+would undo what people did later, and is refused unless the operator says that it is to count as new.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from azaion_daemon.ingest.rules import StagedImage, apply_annotation, apply_deleted, apply_validated
+from azaion_daemon.store.labels import label_problem
+from azaion_daemon.store.layout import Home
 from azaion_daemon.store.records import Annotation
 from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Event, Status
 
@@ -38,7 +40,7 @@ def replay(
         row = rows.get(name)
         newer = row is not None and row.position > event.position and not as_new
         if newer and row is not None:
-            supplied = _supply_image(row, event, image, position, now)
+            supplied = _supply(row, event, image, position=position, known_classes=known_classes, now=now)
             if supplied is None:
                 refused[name] = f"it has changed since, at {row.position}; replay it as new if this message is right"
             else:
@@ -58,18 +60,25 @@ def replay(
     return Replayed(changed, refused)
 
 
-def _supply_image(row: Annotation, event: Event, image: StagedImage | None, position: int, now: float) -> Annotation | None:
-    if image is None or row.image is not None or not isinstance(event, AnnotationEvent):
+def _supply(
+    row: Annotation, event: Event, image: StagedImage | None, *, position: int, known_classes: AbstractSet[int], now: float
+) -> Annotation | None:
+    """The row with what it lacks and the message has; None when that is nothing."""
+    if not isinstance(event, AnnotationEvent):
         return None
-    return row._replace(
-        image=image.sha256,
-        staged=image.file,
-        extension=event.extension,
-        width=image.width,
-        height=image.height,
-        image_missing=False,
-        dirty=position,
-        position=position,
-        validated_position=position if row.home == "validated" else row.validated_position,
-        changed=now,
-    )
+    after = row
+    if image is not None and row.image is None:
+        after = after._replace(
+            image=image.sha256,
+            staged=image.file,
+            extension=event.extension,
+            width=image.width,
+            height=image.height,
+            image_missing=False,
+        )
+    if not row.labelled:
+        after = after._replace(label=event.label, label_problem=label_problem(event.label, known_classes))
+    if after is row:
+        return None
+    trained_on = position if row.home is Home.VALIDATED else row.validated_position
+    return after._replace(dirty=position, position=position, validated_position=trained_on, changed=now)

@@ -171,7 +171,6 @@ def _checker(
                 ledger,
                 writer,
                 rest,
-                stream=settings.stream.name,
                 extensions=frozenset(settings.ingest.image_extensions),
                 known_classes=known_classes(layout),
                 deep=deep,

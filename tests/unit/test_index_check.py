@@ -45,7 +45,7 @@ async def check(layout: Layout, *, repair: bool = False, deep: bool = False) -> 
     try:
         writer = Writer("s", call.ledger, layout)
         checker = Checker(
-            layout, call, writer, nullcontext, stream="s", extensions=EXTENSIONS, known_classes=CLASSES,
+            layout, call, writer, nullcontext, extensions=EXTENSIONS, known_classes=CLASSES,
             deep=deep, repair=repair, offline=True,
         )  # fmt: skip
         report = await checker.run()

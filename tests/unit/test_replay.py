@@ -3,7 +3,7 @@
 from azaion_daemon.ingest.replay import replay
 from azaion_daemon.ingest.rules import StagedImage
 from azaion_daemon.store.layout import Home
-from azaion_daemon.store.records import Annotation
+from azaion_daemon.store.records import NO_LABEL, Annotation
 from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Status
 
 IMAGE = StagedImage("5.image", "ab" * 32, 10, 10)
@@ -36,6 +36,19 @@ def test_an_older_message_may_supply_a_missing_image_and_nothing_else() -> None:
     assert isinstance(row, Annotation)
     assert (row.label, row.home, row.image, row.staged, row.extension) == (OLD, Home.VALIDATED, IMAGE.sha256, "5.image", "jpg")
     assert (row.image_missing, row.validated_position, row.dirty) == (False, 20, 20)
+
+
+def test_an_older_message_may_supply_a_missing_label() -> None:
+    lacking = SEEN_SINCE._replace(image="cd" * 32, image_missing=False, label="", label_problem=NO_LABEL)
+    row = outcome(CREATED, lacking, image=IMAGE)
+    assert isinstance(row, Annotation)
+    assert (row.label, row.label_problem, row.image, row.validated_position, row.dirty) == (NEW, None, "cd" * 32, 20, 20)
+
+
+def test_an_older_message_may_supply_both() -> None:
+    row = outcome(CREATED, SEEN_SINCE._replace(label="", label_problem=NO_LABEL), image=IMAGE)
+    assert isinstance(row, Annotation)
+    assert (row.label, row.label_problem, row.image) == (NEW, None, IMAGE.sha256)
 
 
 def test_as_new_it_is_applied_whatever_came_after() -> None:
