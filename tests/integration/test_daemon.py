@@ -170,6 +170,15 @@ def test_a_configuration_that_cannot_be_used_ends_it_with_a_word(site: Site) -> 
     assert "azaion-daemon config render" in refused(site)
 
 
+def test_a_missing_file_for_tls_ends_it_with_a_word(site: Site) -> None:
+    site.overrides["stream"] = {"tls": True, "ca_file": "/nowhere/ca.pem"}
+    site.configure()
+    assert "stream.ca_file: /nowhere/ca.pem cannot be read" in refused(site)
+    checked = site.operator.try_command("config", "check")
+    assert checked.returncode == os.EX_CONFIG
+    assert "stream.ca_file: /nowhere/ca.pem cannot be read" in checked.stderr
+
+
 def test_a_missing_classes_json_ends_it_with_a_word(site: Site) -> None:
     (site.root / "classes.json").unlink()
     assert "classes.json does not exist. Put the platform's class list there" in refused(site)

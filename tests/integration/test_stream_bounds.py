@@ -143,7 +143,7 @@ async def test_a_chunk_of_17_mb_does_not_stop_the_loop(broker: Broker, stream: s
             await asyncio.sleep(0.001)
             now = time.perf_counter()
             longest, before = max(longest, now - before), now
-    assert longest < 0.4, "of 1 s that the messages take"
+    assert longest < 0.5, "of 1 s that the messages take"
 
 
 async def test_the_socket_is_read_in_large_pieces(broker: Broker, stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,4 +183,4 @@ def test_a_daemon_whose_broker_is_frozen_stops_within_seconds(tmp_path: Path, br
     with site.daemon() as daemon:
         daemon.wait_for_event("ingest.batch")
         proxy.freeze()
-        assert daemon.stop() < 5
+        assert daemon.stop() < 8

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blockbuster import BlockBuster
 
 from azaion_daemon.sandbox.annotator import Annotator
 from azaion_daemon.sandbox.broker import Broker
@@ -24,7 +25,7 @@ def rotated(broker: Broker) -> Iterator[str]:
     broker.change_password(broker.consumer, broker.consumer.password)
 
 
-async def test_a_changed_setting_of_the_connection_means_one_reconnect(broker: Broker, stream: str) -> None:
+async def test_a_changed_setting_of_the_connection_means_one_reconnect(broker: Broker, stream: str, no_blocking_calls: BlockBuster) -> None:
     sent = messages(40)
     await Annotator(broker, stream).publish(sent[:20])
     with Proxy(broker.port) as other_way:

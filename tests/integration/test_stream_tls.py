@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blockbuster import BlockBuster
 
 from azaion_daemon.errors import ConfigError
 from azaion_daemon.sandbox.annotator import Annotator
@@ -53,7 +54,7 @@ def client_files(authority: Authority | None) -> dict[str, Path]:
     return {"client_cert_file": certificate, "client_key_file": key}
 
 
-async def test_it_consumes_over_tls_with_a_client_certificate_from_a_virtual_host(strict: Broker) -> None:
+async def test_it_consumes_over_tls_with_a_client_certificate_from_a_virtual_host(strict: Broker, no_blocking_calls: BlockBuster) -> None:
     async with Consuming(tls_settings(strict, **client_files(strict.authority))) as consuming:
         await consuming.until_taken(3)
     assert consuming.digests == digests(messages(3))

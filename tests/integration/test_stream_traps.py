@@ -112,7 +112,7 @@ async def test_a_frozen_broker_does_not_hold_up_a_stop(broker: Broker, stream: s
         stopping = time.monotonic()
         consuming.task.cancel()
         await asyncio.gather(consuming.task, return_exceptions=True)
-        assert time.monotonic() - stopping < 3
+        assert time.monotonic() - stopping < 5
 
 
 async def test_a_large_chunk_on_a_slow_line_is_no_silence(broker: Broker, stream: str, proxy: Proxy) -> None:
@@ -237,7 +237,7 @@ async def _stored(consumer: rstream.Consumer, stream: str) -> int | None:
         return None
 
 
-async def test_an_offset_that_is_not_in_the_stream_is_said(broker: Broker, stream: str) -> None:
+async def test_a_start_after_the_end_of_the_stream_is_said(broker: Broker, stream: str) -> None:
     await Annotator(broker, stream).publish(messages(3))
     with capture_logs() as logs:
         async with Consuming(stream_settings(broker, stream, start_from=9)) as consuming:

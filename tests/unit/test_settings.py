@@ -75,7 +75,7 @@ def test_a_missing_key_is_named(path: str) -> None:
         ("api.timeout_s", 601),
         ("stream.port", 0), ("stream.port", 65536), ("stream.port", "many"), ("stream.name", "x" * 256), ("stream.heartbeat_s", 0),
         ("stream.initial_credit", 0), ("stream.queue_bytes", "1KiB"), ("stream.start_from", "middle"), ("stream.start_from", -1),
-        ("stream.start_from", 1.5),
+        ("stream.start_from", 1.5), ("stream.on_mismatch", "ignore"), ("stream.tls", "maybe"),
         ("stream.start_from", "2026-03-01T00:00:00"), ("directories.root", "azaion"), ("directories.data", "a/b"),
         ("directories.data", ".."),
         ("directories.data", ""), ("directories.data", "a\0b"), ("ingest.batch_messages", 0), ("ingest.batch_bytes", 5),
@@ -110,6 +110,21 @@ def test_an_unknown_key_is_refused_and_the_allowed_ones_are_named(path: str) -> 
 @pytest.mark.parametrize("split", [{"train": 70, "valid": 20, "test": 20}, {"train": 98, "valid": 1, "test": 2}])
 def test_the_shares_of_a_split_must_add_up(split: dict[str, int]) -> None:
     assert "add up to 100" in fault(yaml.safe_dump(changed("dataset.split", split)))
+
+
+@pytest.mark.parametrize(
+    ("tls", "said"),
+    [
+        ({"tls": True, "client_cert_file": "/c.pem"}, "must be given together"),
+        ({"tls": True, "client_key_file": "/c.key"}, "must be given together"),
+        ({"ca_file": "/ca.pem"}, "without tls: true"),
+        ({"client_cert_file": "/c.pem", "client_key_file": "/c.key"}, "without tls: true"),
+    ],
+)
+def test_the_files_for_tls_belong_together(tls: dict[str, object], said: str) -> None:
+    document = changed("stream.tls", False)
+    document["stream"] |= tls
+    assert said in fault(yaml.safe_dump(document))
 
 
 @pytest.mark.parametrize("names", [("data", "data", "x"), ("state", "b", "c"), ("a", "datasets", "c"), ("a", "b", "quarantine")])
