@@ -1,8 +1,8 @@
-"""The order of things in ingest: take a batch, stage it, commit it, place it, sync now and then.
+"""The order of things in ingest: take a batch, stage it, make it durable, commit it, place it, sync now and then.
 
-Each step has a task of its own with one batch between two of them, so a batch is staged while the one before is committed and the one
-before that is placed: decoding, the disk's syncs and SQLite's overlap. The steps stay in the order of the stream, and after a commit the
-ledger alone says what has to be placed.
+Each step has a task of its own with one batch between two of them, so a batch is staged while the one before is made durable and those
+before that are committed and placed: decoding, the disk's syncs and SQLite's overlap. The steps stay in the order of the stream, and
+after a commit the ledger alone says what has to be placed.
 """
 
 import asyncio
@@ -66,6 +66,7 @@ class Pipeline:
         self._quarantine = Quarantine(layout.quarantine)
         self._stager = Stager(stream, layout.incoming, self._quarantine, clock=clock)
         self._writer = Writer(stream, ledger.ledger, layout, clock=clock)
+        self._written: asyncio.Queue[list[StagedMessage]] = asyncio.Queue(1)
         self._staged: asyncio.Queue[list[StagedMessage]] = asyncio.Queue(1)
         self._committed: asyncio.Queue[_Committed] = asyncio.Queue(1)
         self._committing = asyncio.Lock()
@@ -93,12 +94,11 @@ class Pipeline:
     async def run(self) -> None:
         """Work until `stop`, then finish the batch in hand and leave a clean tree."""
         async with asyncio.TaskGroup() as tasks:
-            taking = tasks.create_task(self._keep_taking(), name="ingest-take")
-            placing = tasks.create_task(self._keep_placing(), name="ingest-place")
-            syncing = tasks.create_task(self._keep_synced(), name="ingest-sync")
+            steps = (self._keep_taking, self._keep_durable, self._keep_placing, self._keep_synced)
+            beside = [tasks.create_task(step(), name=f"ingest{step.__name__}") for step in steps]
             await self._keep_committing()
             await self._committed.join()
-            for task in (taking, placing, syncing):
+            for task in beside:
                 task.cancel()
         await self._sync()
 
@@ -173,9 +173,8 @@ class Pipeline:
                 max_messages=settings.batch_messages, max_bytes=settings.batch_bytes, delay_s=settings.batch_delay_s
             )
             await self.space.wait_for(settings.min_free_disk)
-            staged = await self.space.repeat(lambda batch=batch: self._stage(batch))  # type: ignore[misc]
-            for portion in in_portions(staged):
-                await self._staged.put(portion)
+            await self._written.put(await self.space.repeat(lambda batch=batch: self._stage(batch)))  # type: ignore[misc]
+            del batch  # its images are on the disk now, and need not be in memory while the next one gathers
 
     async def _stage(self, batch: Sequence[RawMessage]) -> list[StagedMessage]:
         loop = asyncio.get_running_loop()
@@ -187,10 +186,15 @@ class Pipeline:
         for part in staged:
             if isinstance(part, BaseException):
                 raise part
-        messages = [message for part in staged if isinstance(part, list) for message in part]
-        if any(message.image is not None for message in messages):
-            await loop.run_in_executor(self._staging, self._stager.sync)
-        return messages
+        return [message for part in staged if isinstance(part, list) for message in part]
+
+    async def _keep_durable(self) -> None:
+        while True:
+            batch = await self._written.get()
+            if any(message.image is not None for message in batch):
+                await asyncio.to_thread(self._stager.sync)
+            for portion in in_portions(batch):
+                await self._staged.put(portion)
 
     async def _keep_committing(self) -> None:
         while not self._stopping.is_set():

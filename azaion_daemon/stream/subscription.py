@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Never
+from typing import Any, NamedTuple, Never
 
 from rstream import schema
 from rstream.client import Client
@@ -29,6 +29,14 @@ _SILENT_HEARTBEATS = 2.5
 _LOOK_S = 0.5
 _LARGE_CHUNK_BYTES = 1 << 18
 _LONGEST_TURN_S = 0.005
+
+
+class _Unpacked(NamedTuple):
+    """The messages of a chunk."""
+
+    first: int
+    written_at: float
+    messages: list[bytes]
 
 
 class PositionNotFoundError(Exception):
@@ -61,6 +69,7 @@ class Subscription:
                 self._after = position.offset
             case After(offset):
                 self._after = offset
+        self._unpacked: asyncio.Queue[_Unpacked] = asyncio.Queue(1)
         self._ended: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
         self._ended.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # another reason may have been found first
 
@@ -94,7 +103,8 @@ class Subscription:
             PositionNotFoundError: Another message came than the one that was expected, or none.
         """
         tasks = {
-            asyncio.create_task(self._read(client, chunks), name="stream-read"),
+            asyncio.create_task(self._unpack(chunks), name="stream-unpack"),
+            asyncio.create_task(self._read(client), name="stream-read"),
             asyncio.create_task(self._watch(client), name="stream-watch"),
         }
         try:
@@ -105,13 +115,12 @@ class Subscription:
             await end(*tasks)  # nothing is handed on any more when this is over
         raise AssertionError("neither ends without an error")
 
-    async def _read(self, client: Client, chunks: "asyncio.Queue[schema.Deliver]") -> Never:
+    async def _unpack(self, chunks: "asyncio.Queue[schema.Deliver]") -> Never:
         while True:
-            await self._hand_on(await chunks.get())
-            await client.credit(SUBSCRIPTION, 1)
+            await self._unpacked.put(await self._take_apart(await chunks.get()))
 
-    async def _hand_on(self, chunk: schema.Deliver) -> None:
-        first, written_at = chunk.chunk_first_offset, chunk.timestamp / 1000
+    async def _take_apart(self, chunk: schema.Deliver) -> _Unpacked:
+        first = chunk.chunk_first_offset
         try:
             messages = await asyncio.to_thread(chunk.get_messages) if chunk.data_length > _LARGE_CHUNK_BYTES else chunk.get_messages()
         except Exception as error:  # of a decompressor, or for a compression that is not known
@@ -119,6 +128,15 @@ class Subscription:
                 f"the chunk at offset {first} of the stream {self._settings.name} cannot be taken apart ({error!r}): is it compressed in "
                 "another way than gzip? Nothing after it is taken"
             ) from error
+        return _Unpacked(first, chunk.timestamp / 1000, messages)
+
+    async def _read(self, client: Client) -> Never:
+        while True:
+            await self._hand_on(await self._unpacked.get())
+            await client.credit(SUBSCRIPTION, 1)
+
+    async def _hand_on(self, chunk: _Unpacked) -> None:
+        first, written_at, messages = chunk
         del chunk
         turn_ends = time.monotonic() + _LONGEST_TURN_S
         for offset, data in enumerate(messages, first):
