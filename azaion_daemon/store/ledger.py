@@ -1,67 +1,27 @@
 """The ledger: SQLite tables that decide what is true. The tree of files follows it.
 
 One connection writes, in the one process that holds the root's lock. Every method is one short transaction and blocks; the daemon calls
-them on a thread of their own (`LedgerThread`). The schema only ever grows by additions, so that the version before can still read it.
+them on a thread of their own (`LedgerThread`).
 """
 
 import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from azaion_daemon.errors import DamagedLedgerError, DiskFullError, RootError, StorageError
+from azaion_daemon.errors import RootError
+from azaion_daemon.store.database import create_database, open_database, sqlite_errors, transaction
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Outline, Position, Release, ReleaseState
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_SCHEMA_VERSION = 2
-_MIGRATIONS = {
-    2: "ALTER TABLE position ADD COLUMN base INTEGER NOT NULL DEFAULT 0",
-}
-"""What leads to each version from the one before. Additions only: the version before must still be able to work with the ledger."""
-_SCHEMA = """
-CREATE TABLE position (
-    stream TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, updated REAL NOT NULL, base INTEGER NOT NULL DEFAULT 0
-) STRICT, WITHOUT ROWID;
-CREATE TABLE annotations (
-    name TEXT PRIMARY KEY, home TEXT NOT NULL, extension TEXT NOT NULL, label TEXT NOT NULL, pending TEXT, image TEXT, staged TEXT,
-    stale_extensions TEXT NOT NULL, dirty INTEGER, position INTEGER NOT NULL, validated_position INTEGER, seen BLOB NOT NULL,
-    media TEXT NOT NULL, time_ticks INTEGER, created_at REAL, creator_role INTEGER NOT NULL, creator_email TEXT NOT NULL, source INTEGER,
-    width INTEGER, height INTEGER, image_missing INTEGER NOT NULL, image_conflict INTEGER NOT NULL, label_problem TEXT,
-    first_seen REAL NOT NULL, changed REAL NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX annotations_home ON annotations (home);
-CREATE INDEX annotations_dirty ON annotations (dirty) WHERE dirty IS NOT NULL;
-CREATE INDEX annotations_flagged ON annotations (name) WHERE image_missing OR image_conflict OR label_problem IS NOT NULL;
-CREATE INDEX annotations_validated_position ON annotations (validated_position) WHERE validated_position IS NOT NULL;
-CREATE TABLE media (name TEXT PRIMARY KEY, side TEXT NOT NULL, assigned REAL NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL, why TEXT, dataset TEXT, position INTEGER, judged INTEGER NOT NULL,
-    created REAL NOT NULL, changed REAL NOT NULL, result TEXT
-) STRICT;
-CREATE TABLE models (
-    sha256 TEXT PRIMARY KEY, job TEXT, dataset_id TEXT, metrics TEXT NOT NULL, path TEXT NOT NULL, current INTEGER NOT NULL,
-    created REAL NOT NULL
-) STRICT;
-CREATE TABLE releases (
-    serial INTEGER PRIMARY KEY, model_sha256 TEXT NOT NULL, state TEXT NOT NULL, why TEXT, created REAL NOT NULL, changed REAL NOT NULL,
-    details TEXT
-) STRICT;
-CREATE TABLE audit (
-    id INTEGER PRIMARY KEY, time REAL NOT NULL, subject TEXT NOT NULL, action TEXT NOT NULL, actor TEXT NOT NULL, why TEXT NOT NULL
-) STRICT;
-"""
-
-_INDEXED_TREE = "CREATE INDEX IF NOT EXISTS annotations_undigested ON annotations (home) WHERE image='?'"
-"""Made at every opening, so that a ledger of an earlier version gets it too. The literal is `UNKNOWN_DIGEST`."""
 
 _COLUMNS = Annotation._fields
 _UPSERT = (
@@ -74,8 +34,6 @@ _OUTLINE = "SELECT name, home, extension, image IS NOT NULL, pending IS NOT NULL
 _HOMES = {home.value: home for home in Home}
 _VARIABLES = 30_000
 """SQLite's limit of bound variables is 32,766."""
-
-
 _HOME, _MISSING, _CONFLICT = (_COLUMNS.index(column) for column in ("home", "image_missing", "image_conflict"))
 
 
@@ -100,52 +58,19 @@ class Ledger:
         if not path.exists():
             raise RootError(f"{path} does not exist. Restore it from a backup, or make it anew with: azaion-daemon index rebuild")
         self._clock = clock
-        with _sqlite_errors(f"opening {path}", opening=True):
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA busy_timeout=10000")
-            self._db.execute("PRAGMA cache_size=-8000")
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version < 1:
-            self._db.close()
-            raise RootError(f"{path} is not a ledger of this daemon. Restore it from a backup.")
-        self._migrate(version)
-        with _sqlite_errors(f"opening {path}", opening=True):
-            self._db.execute(_INDEXED_TREE)
+        self._db = open_database(path)
 
     @classmethod
     def create(cls, path: Path) -> None:
         """Make an empty ledger where there is none."""
-        with _sqlite_errors(f"creating {path}"):
-            db = sqlite3.connect(path, isolation_level=None)
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={_SCHEMA_VERSION};COMMIT;")
-            finally:
-                db.close()
+        create_database(path)
 
     def close(self) -> None:
         """Close the database; its write-ahead log is folded in."""
         self._db.close()
 
-    @contextmanager
-    def _transaction(self, doing: str) -> Iterator[sqlite3.Connection]:
-        with _sqlite_errors(doing):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _migrate(self, version: int) -> None:
-        """Bring an older ledger up to date. A newer one is read as it is: versions only ever add."""
-        for target in range(version + 1, _SCHEMA_VERSION + 1):
-            with self._transaction(f"migrating the ledger to schema {target}") as db:
-                db.execute(_MIGRATIONS[target])
-                db.execute(f"PRAGMA user_version={target}")
+    def _transaction(self, doing: str) -> AbstractContextManager[sqlite3.Connection]:
+        return transaction(self._db, doing)
 
     # Annotations
 
@@ -394,7 +319,7 @@ class LedgerThread:
         """
 
         def call() -> T:
-            with _sqlite_errors("using the ledger"):
+            with sqlite_errors("using the ledger"):
                 return function(*args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._executor, call)
@@ -418,20 +343,3 @@ def _json(document: dict[str, Any] | None) -> str | None:
 
 def _read_json(text: str | None) -> dict[str, Any] | None:
     return None if text is None else cast("dict[str, Any]", json.loads(text))
-
-
-@contextmanager
-def _sqlite_errors(doing: str, *, opening: bool = False) -> Iterator[None]:
-    """Say what was being done. Only while `opening` is a damage believed: a disk that fails shows as one in the middle of work."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        match getattr(error, "sqlite_errorcode", None):
-            case sqlite3.SQLITE_FULL:
-                raise DiskFullError(f"{doing}: {error}. Free some space; nothing is lost and work goes on by itself.") from error
-            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT if opening:
-                raise DamagedLedgerError(
-                    f"{doing}: {error}. Check the disk, then restore the ledger from a backup, or make its annotations again from the "
-                    "tree with: azaion-daemon index rebuild"
-                ) from error
-        raise StorageError(f"{doing}: {error}. Check the disk and the kernel's log, then start the daemon again.") from error

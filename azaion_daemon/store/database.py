@@ -1,0 +1,119 @@
+"""SQLite under the ledger: schema, opening, migrating, transactions, and its errors as an operator needs them.
+
+The schema only ever grows by additions, so that the version before can still work with it.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from azaion_daemon.errors import DamagedLedgerError, DiskFullError, RootError, StorageError
+
+SCHEMA_VERSION = 2
+_MIGRATIONS = {
+    2: "ALTER TABLE position ADD COLUMN base INTEGER NOT NULL DEFAULT 0",
+}
+"""What leads to each version from the one before. Additions only: the version before must still be able to work with the ledger."""
+_SCHEMA = """
+CREATE TABLE position (
+    stream TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, updated REAL NOT NULL, base INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE annotations (
+    name TEXT PRIMARY KEY, home TEXT NOT NULL, extension TEXT NOT NULL, label TEXT NOT NULL, pending TEXT, image TEXT, staged TEXT,
+    stale_extensions TEXT NOT NULL, dirty INTEGER, position INTEGER NOT NULL, validated_position INTEGER, seen BLOB NOT NULL,
+    media TEXT NOT NULL, time_ticks INTEGER, created_at REAL, creator_role INTEGER NOT NULL, creator_email TEXT NOT NULL, source INTEGER,
+    width INTEGER, height INTEGER, image_missing INTEGER NOT NULL, image_conflict INTEGER NOT NULL, label_problem TEXT,
+    first_seen REAL NOT NULL, changed REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX annotations_home ON annotations (home);
+CREATE INDEX annotations_dirty ON annotations (dirty) WHERE dirty IS NOT NULL;
+CREATE INDEX annotations_flagged ON annotations (name) WHERE image_missing OR image_conflict OR label_problem IS NOT NULL;
+CREATE INDEX annotations_validated_position ON annotations (validated_position) WHERE validated_position IS NOT NULL;
+CREATE TABLE media (name TEXT PRIMARY KEY, side TEXT NOT NULL, assigned REAL NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, state TEXT NOT NULL, reason TEXT NOT NULL, why TEXT, dataset TEXT, position INTEGER, judged INTEGER NOT NULL,
+    created REAL NOT NULL, changed REAL NOT NULL, result TEXT
+) STRICT;
+CREATE TABLE models (
+    sha256 TEXT PRIMARY KEY, job TEXT, dataset_id TEXT, metrics TEXT NOT NULL, path TEXT NOT NULL, current INTEGER NOT NULL,
+    created REAL NOT NULL
+) STRICT;
+CREATE TABLE releases (
+    serial INTEGER PRIMARY KEY, model_sha256 TEXT NOT NULL, state TEXT NOT NULL, why TEXT, created REAL NOT NULL, changed REAL NOT NULL,
+    details TEXT
+) STRICT;
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY, time REAL NOT NULL, subject TEXT NOT NULL, action TEXT NOT NULL, actor TEXT NOT NULL, why TEXT NOT NULL
+) STRICT;
+"""
+
+_INDEXED_TREE = "CREATE INDEX IF NOT EXISTS annotations_undigested ON annotations (home) WHERE image='?'"
+"""Made at every opening, so that a ledger of an earlier version gets it too. The literal is `UNKNOWN_DIGEST`."""
+
+
+def create_database(path: Path) -> None:
+    """Make an empty ledger's database where there is none."""
+    with sqlite_errors(f"creating {path}"):
+        db = sqlite3.connect(path, isolation_level=None)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        finally:
+            db.close()
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the database of a ledger and bring it up to date. A newer one is taken as it is: versions only ever add.
+
+    Raises:
+        RootError: It is something else than a ledger.
+        StorageError: SQLite cannot read it.
+    """
+    with sqlite_errors(f"opening {path}", opening=True):
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA busy_timeout=10000")
+        db.execute("PRAGMA cache_size=-8000")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version < 1:
+        db.close()
+        raise RootError(f"{path} is not a ledger of this daemon. Restore it from a backup.")
+    for target in range(version + 1, SCHEMA_VERSION + 1):
+        with transaction(db, f"migrating {path} to schema {target}"):
+            db.execute(_MIGRATIONS[target])
+            db.execute(f"PRAGMA user_version={target}")
+    with sqlite_errors(f"opening {path}", opening=True):
+        db.execute(_INDEXED_TREE)
+    return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection, doing: str) -> Iterator[sqlite3.Connection]:
+    """All of it or nothing, durably. `doing` says what failed."""
+    with sqlite_errors(doing):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+
+
+@contextmanager
+def sqlite_errors(doing: str, *, opening: bool = False) -> Iterator[None]:
+    """Say what was being done. Only while `opening` is a damage believed: a disk that fails shows as one in the middle of work."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        match getattr(error, "sqlite_errorcode", None):
+            case sqlite3.SQLITE_FULL:
+                raise DiskFullError(f"{doing}: {error}. Free some space; nothing is lost and work goes on by itself.") from error
+            case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT if opening:
+                raise DamagedLedgerError(
+                    f"{doing}: {error}. Check the disk, then restore the ledger from a backup, or make its annotations again from the "
+                    "tree with: azaion-daemon index rebuild"
+                ) from error
+        raise StorageError(f"{doing}: {error}. Check the disk and the kernel's log, then start the daemon again.") from error
