@@ -8,6 +8,7 @@ import rstream
 
 from azaion_daemon.sandbox.annotations import Message
 from azaion_daemon.sandbox.broker import Broker
+from azaion_daemon.sandbox.connecting import connecting
 from azaion_daemon.sandbox.processes import SandboxError
 
 _ENTRY_BYTES = 4 << 20  # of one gzip sub-entry, before compression; a larger message makes an entry alone
@@ -53,13 +54,9 @@ class Annotator:
                     f"the broker did not confirm messages of {self._stream} within {self._confirm_timeout_s:g} s. Does it run?"
                 ) from error
 
-        async with rstream.Producer(
-            self._broker.host,
-            self._broker.port,
-            username=login.user,
-            password=login.password,
-            vhost=self._broker.virtual_host,
-        ) as producer:
+        broker = self._broker
+        client = rstream.Producer(broker.host, broker.port, username=login.user, password=login.password, vhost=broker.virtual_host)
+        async with connecting(client) as producer:
             for entry in self._entries(_with_duplicates(messages, duplicates, random.Random(seed))):
                 await take_room()
                 await producer.send_sub_entry(

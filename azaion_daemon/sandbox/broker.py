@@ -26,6 +26,7 @@ from rstream import exceptions as rstream_errors
 
 from azaion_daemon.sandbox.broker_node import Tls, node_for
 from azaion_daemon.sandbox.certificates import Authority
+from azaion_daemon.sandbox.connecting import connecting
 from azaion_daemon.sandbox.processes import LOOPBACK, SandboxError
 
 _ANSWER_TIMEOUT_S = 60.0
@@ -153,12 +154,9 @@ class Broker:
         """
 
         async def attempt() -> None:
-            async with (
-                asyncio.timeout(_REQUEST_TIMEOUT_S),
-                rstream.Producer(
-                    self.host, self.port, username=self.admin.user, password=self.admin.password, vhost=self.virtual_host
-                ) as admin,
-            ):
+            login = self.admin
+            client = rstream.Producer(self.host, self.port, username=login.user, password=login.password, vhost=self.virtual_host)
+            async with asyncio.timeout(_REQUEST_TIMEOUT_S), connecting(client) as admin:
                 await do(admin)
 
         deadline = time.monotonic() + timeout_s

@@ -15,6 +15,7 @@ from typing import Any
 import rstream
 
 from azaion_daemon.sandbox.broker import Broker
+from azaion_daemon.sandbox.connecting import connecting
 from azaion_daemon.sandbox.operator import RunningDaemon
 from tests.faults.launcher import Fault, environment
 from tests.faults.story import Act, Story, Truth
@@ -204,7 +205,7 @@ async def read(broker: Broker, stream: str, start: int, *, last: bytes) -> list[
     where = rstream.ConsumerOffsetSpecification(rstream.OffsetType.OFFSET, start)
     async with (
         asyncio.timeout(_LIMIT_S),
-        rstream.Consumer(broker.host, broker.port, username=login.user, password=login.password) as consumer,
+        connecting(rstream.Consumer(broker.host, broker.port, username=login.user, password=login.password)) as consumer,
     ):
         await consumer.subscribe(stream, take, decoder=None, offset_specification=where)
         await ended.wait()
