@@ -132,7 +132,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report_stray)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         try:
@@ -145,6 +145,10 @@ class Daemon:
             self._state = "stopped"
             await self._write_status()
             await asyncio.to_thread(self._ledger.close)
+
+    def _ask_to_stop(self) -> None:
+        self._stop.set()
+        self._pipeline.space.give_up()  # also a recovery that waits for space
 
     async def _work(self) -> None:
         if self._settings.publish.model_key is None:
@@ -201,7 +205,7 @@ class Daemon:
             for request in await asyncio.to_thread(pending, self._layout):
                 document = await self._carry_out(request)
                 log.info("request.answered", kind=request.kind, arguments=request.arguments, error=document.get("error"))
-                await asyncio.to_thread(answer, self._layout, request, document)
+                await self._pipeline.space.repeat(lambda: asyncio.to_thread(answer, self._layout, request, document))  # noqa: B023 - awaited here
 
     async def _carry_out(self, request: Request) -> dict[str, Any]:
         try:
@@ -228,9 +232,8 @@ class Daemon:
             await asyncio.sleep(_STATUS_PERIOD_S)
 
     async def _write_status(self) -> None:
-        document = await self._status()
         with suppress(OSError):  # a full disk must not end the daemon for its status; what matters notices by itself
-            await asyncio.to_thread(write_status, self._layout, document)
+            await asyncio.to_thread(write_status, self._layout, await self._status())
 
     async def _status(self) -> dict[str, Any]:
         ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor

@@ -72,6 +72,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "index.digesting": ("info", "A dataset waits until the images of an indexed tree are read; `left` is how many."),
     "index.digested": ("info", "The images of an indexed tree are read; their digests are known."),
     "ingest.paused": ("warning", "No more messages are taken until the cause is gone; see `why`."),
+    "ingest.left_unfinished": ("warning", "A stop found no space to finish in; nothing is lost, the next start goes on. See `why`."),
     "ingest.resumed": ("info", "Messages are taken again."),
     # Dataset
     "trigger.due": ("info", "A training job is due, because of `why`."),

@@ -288,7 +288,7 @@ def parse_settings(text: str, *, source: str) -> Settings:
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{source}{where} is not valid YAML: {error.problem}") from None  # its context may show a secret
-    except (yaml.YAMLError, ValueError):  # a ValueError: a date or a tagged number that is none
+    except Exception:  # noqa: BLE001 - on tags that do not fit, dates that are none and endless nesting it raises anything
         raise ConfigError(f"{source} is not valid YAML: it holds characters or values that are not allowed") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{source} must be a mapping with the keys {', '.join(Settings.model_fields)}")

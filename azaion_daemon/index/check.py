@@ -172,7 +172,7 @@ class Checker:
         if row is None:
             return None
         trained_on = position if row.home is Home.VALIDATED else row.validated_position
-        return row._replace(dirty=position, validated_position=trained_on, changed=self._clock())
+        return row._replace(dirty=position, position=position, validated_position=trained_on, changed=self._clock())
 
     def _indexed(self, file: TreeFile) -> Annotation | None:
         """A row of an annotation that had none; None when its files cannot be read."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.index.build import IndexReport, index_tree
 from azaion_daemon.index.records import read_datasets, read_models
-from azaion_daemon.index.takeover import import_position, known_classes
+from azaion_daemon.index.takeover import import_position, known_classes, refuse_start
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
@@ -56,6 +56,7 @@ def rebuild(
     open_root(layout)
     with lock_root(layout):
         first, base = _where_to_go_on(layout) if offset is None else (offset, 0)
+        refuse_start(settings, first)
         classes = known_classes(layout)
         say("Reading datasets and models")
         datasets, (models, unreadable) = read_datasets(layout), read_models(layout)
@@ -64,6 +65,7 @@ def rebuild(
         def fill(ledger: Ledger) -> None:
             extensions = frozenset(settings.ingest.image_extensions)
             reports.append(index_tree(layout, ledger, extensions, classes, sources=datasets.sources, say=say, clock=clock))
+            ledger.date_annotations(max(first - 1 + base, 0))
             ledger.add_sides(datasets.sides)
             for model in models:
                 ledger.put_model(model)

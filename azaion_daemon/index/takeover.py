@@ -49,6 +49,7 @@ def initialise(
         raise OperatorError(f"{layout.ledger} has a position already; --offset-file is for a root that has no ledger yet")
     file = offset_file or (layout.offset if layout.offset.exists() else None)
     offset = read_offset(file) if new and file is not None else None
+    refuse_start(settings, offset)
     classes = known_classes(layout) if new else frozenset[int]()
     indexed: list[tuple[IndexReport, Model | None]] = []
 
@@ -79,6 +80,20 @@ def known_classes(layout: Layout) -> AbstractSet[int]:
         ConfigError: It is there and cannot be used.
     """
     return load_classes(layout.classes).known if layout.classes.exists() else frozenset(range(SLOTS))
+
+
+def refuse_start(settings: Settings, offset: int | None) -> None:
+    """Refuse to promise that a stream is read from its beginning when the settings say otherwise.
+
+    Raises:
+        OperatorError: They do; nothing was made yet.
+    """
+    start = settings.stream.start_from
+    if offset == 0 and start not in ("beginning", 0):
+        raise OperatorError(
+            f"message 0 is the beginning of the stream, but stream.start_from says {start}, and that counts while there is no position. "
+            "Set stream.start_from to beginning first"
+        )
 
 
 def import_position(ledger: Ledger, stream: str, offset: int, why: str, *, base: int = 0) -> None:

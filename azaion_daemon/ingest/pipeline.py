@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from azaion_daemon.errors import OperatorError
+from azaion_daemon.errors import DiskFullError, OperatorError, gravest
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.ingest.staging import StagedMessage, Stager, in_portions
@@ -21,7 +21,7 @@ from azaion_daemon.ingest.state import IngestState, report_lost
 from azaion_daemon.ingest.writer import Plan, Writer
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import IngestSettings
-from azaion_daemon.store.durable import remove_temporaries
+from azaion_daemon.store.durable import remove_temporaries, storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.quarantine import Quarantine
@@ -74,15 +74,14 @@ class Pipeline:
         self._stopping = asyncio.Event()
         self._placed_to: int | None = None
         """The position up to which the tree matches the ledger, but maybe not durably."""
+        self._left_unplaced = False
         self.space = Space(layout.root)
         self.state = IngestState(dict.fromkeys(Home, 0))
 
     async def recover(self) -> None:
         """Finish what a crash has left in the tree, and learn the counts. To be awaited before `run`."""
-        layout = self._layout
-        await asyncio.to_thread(remove_temporaries, layout.state, layout.quarantine, layout.releases, layout.models)
-        await asyncio.to_thread(self._quarantine.remove_halves)
-        placed, lost = await self._ledger(self._writer.recover)
+        await self.space.repeat(lambda: asyncio.to_thread(self._clear_debris))
+        placed, lost = await self.space.repeat(lambda: self._ledger(self._writer.recover))
         if placed:
             log.info("ingest.recovered", annotations=placed)
         report_lost(lost)
@@ -92,7 +91,18 @@ class Pipeline:
         self.state.quarantined = await asyncio.to_thread(self._quarantine.count)
 
     async def run(self) -> None:
-        """Work until `stop`, then finish the batch in hand and leave a clean tree."""
+        """Work until `stop`, then finish the batch in hand and leave a clean tree.
+
+        What finds no space by then is left to the next start: in the ledger or in the stream, nothing is lost.
+        """
+        try:
+            await self._work()
+        except* DiskFullError as full:
+            if not self._stopping.is_set():
+                raise
+            log.warning("ingest.left_unfinished", why=str(full.exceptions[0]))
+
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             steps = (self._keep_taking, self._keep_durable, self._keep_placing, self._keep_synced)
             beside = [tasks.create_task(step(), name=f"ingest{step.__name__}") for step in steps]
@@ -116,9 +126,19 @@ class Pipeline:
 
     @asynccontextmanager
     async def at_rest(self) -> AsyncIterator[None]:
-        """As `still`, and no sync is under way: one that began before would speak for what is placed meanwhile."""
+        """As `still`, and no sync is under way: one that began before would speak for what is placed meanwhile.
+
+        What is left before its end has maybe committed what it has not placed: from then on no marks are cleared by this process, and the
+        next start places it.
+        """
         async with self._syncing, self.still():
-            yield
+            try:
+                yield
+            except OperatorError:
+                raise  # refused before anything was committed
+            except BaseException:
+                self._left_unplaced = True
+                raise
 
     async def recount(self) -> None:
         """Learn the counts anew, after rows were changed by others than messages."""
@@ -159,6 +179,12 @@ class Pipeline:
         self.state.quarantined -= 1
         log.info("ingest.replayed", position=position, annotations=annotations, refused=refused)
 
+    def _clear_debris(self) -> None:
+        layout = self._layout
+        with storage("clearing what a killed process has left"):
+            remove_temporaries(layout.state, layout.quarantine, layout.releases, layout.models)
+            self._quarantine.remove_halves()
+
     def close(self) -> None:
         """Give threads and descriptors back."""
         self._staging.shutdown()
@@ -183,9 +209,8 @@ class Pipeline:
         staged = await asyncio.gather(
             *(loop.run_in_executor(self._staging, self._stager.stage, part, self._settings) for part in parts), return_exceptions=True
         )
-        for part in staged:
-            if isinstance(part, BaseException):
-                raise part
+        if error := gravest(part for part in staged if isinstance(part, BaseException)):
+            raise error
         return [message for part in staged if isinstance(part, list) for message in part]
 
     async def _keep_durable(self) -> None:
@@ -225,6 +250,8 @@ class Pipeline:
             await self._place(list(plan.rows.values()), plan.staged)
             if plan.position is not None:
                 self._placed_to = plan.position.position
+            if any(message.decoded.rejection is not None for message in committed.batch):
+                self.state.quarantined = await asyncio.to_thread(self._quarantine.count)
             self.state.batch_done(committed.batch, plan, seconds=time.monotonic() - committed.started, now=self._clock())
             self._committed.task_done()
 
@@ -249,7 +276,7 @@ class Pipeline:
         """Make what is placed durable, and clear its marks. Writing goes on meanwhile: what it places is newer."""
         async with self._syncing:
             placed_to = self._placed_to
-            if placed_to is None:
+            if placed_to is None or self._left_unplaced:
                 return
             await asyncio.to_thread(self._writer.sync)
             await self.space.repeat(lambda: self._ledger(self._ledger.ledger.clear_dirty, placed_to))

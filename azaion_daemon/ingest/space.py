@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from azaion_daemon.errors import DiskFullError
 from azaion_daemon.logs import get_logger
+from azaion_daemon.store.durable import storage
 
 log = get_logger(__name__)
 
@@ -41,7 +42,8 @@ class Space:
         """Wait until so many bytes are free."""
 
         def shortage() -> str | None:
-            disk = os.statvfs(self._root)
+            with storage("looking at the free space of"):
+                disk = os.statvfs(self._root)
             free = disk.f_bavail * disk.f_frsize
             return f"{free} bytes are free, less than the {least_bytes} of ingest.min_free_disk" if free < least_bytes else None
 

@@ -88,7 +88,6 @@ class IngestState:
         rejected = [message.decoded for message in batch if message.decoded.rejection is not None and message.complete]
         for decoded in rejected:
             log.warning("ingest.message_quarantined", position=decoded.position, why=decoded.rejection)
-        self.quarantined += len(rejected)
         return len(rejected)
 
     def _report_roles(self, batch: Sequence[StagedMessage]) -> None:

@@ -7,7 +7,9 @@ a file is a snapshot of it.
 Order matters, since a trainer takes an image without a label for background: a label appears before its image and disappears after it.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 
 from azaion_daemon.ingest.digests import file_digest
@@ -107,10 +109,12 @@ class Tree:
 
 def _read(path: str) -> bytes | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not hold us up
     except FileNotFoundError:
         return None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileExistsError(errno.EEXIST, "it is no file, and stands where one belongs; move it away", path)
         content = os.read(descriptor, _LABEL_BYTES)
         while len(content) % _LABEL_BYTES == 0 and (more := os.read(descriptor, _LABEL_BYTES)):
             content += more

@@ -9,15 +9,17 @@ import os
 import signal
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from azaion_daemon.errors import OperatorError
-from azaion_daemon.store.durable import lock_holder, write_json
+from azaion_daemon.store.durable import lock_holder, storage, write_json
 from azaion_daemon.store.layout import Layout
 
 _POLL_S = 0.05
+_ANSWER_KEPT_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,12 @@ def ask(layout: Layout, kind: str, arguments: dict[str, Any], *, wait_s: float) 
 
 
 def pending(layout: Layout) -> list[Request]:
-    """The requests that wait, oldest first; one that cannot be read is answered so."""
+    """The requests that wait, oldest first; one that cannot be read is answered so. Answers that nobody fetched go away."""
     requests = []
+    for path in layout.requests.glob("*.answer"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - _ANSWER_KEPT_S:
+                path.unlink()
     for path in sorted(layout.requests.glob("*.json"), key=lambda path: path.stat().st_mtime):
         try:
             requests.append(Request(**json.loads(path.read_text())))
@@ -73,8 +79,13 @@ def pending(layout: Layout) -> list[Request]:
 
 
 def answer(layout: Layout, request: Request, document: dict[str, Any]) -> None:
-    """Say what became of a request, which is done then."""
-    _answer(layout.requests / f"{request.id}.json", document)
+    """Say what became of a request, which is done then.
+
+    Raises:
+        StorageError: The disk failed or is full; answering again goes on.
+    """
+    with storage("answering a request"):
+        _answer(layout.requests / f"{request.id}.json", document)
 
 
 def _answer(path: Path, document: dict[str, Any]) -> None:

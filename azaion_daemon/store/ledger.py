@@ -172,6 +172,11 @@ class Ledger:
             db.executemany(_UPSERT, rows)
             _write_audit(db, self._clock(), audit)
 
+    def date_annotations(self, position: int) -> None:
+        """Say of all annotations that they are as of a position: what is older must not undo them."""
+        with self._transaction("dating annotations in the ledger") as db:
+            db.execute("UPDATE annotations SET position=?", (position,))
+
     def outlines(self, names: Sequence[str]) -> dict[str, Outline]:
         """The outlines of those names that there are, which take a third of the time of whole rows."""
         found: dict[str, Outline] = {}

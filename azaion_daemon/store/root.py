@@ -85,6 +85,9 @@ def _check_root(layout: Layout) -> None:
             "azaion-daemon init"
         )
     device = layout.root.stat().st_dev
+    homes = {directory: directory.stat() for home in Home for directory in (layout.images(home), layout.labels(home)) if directory.is_dir()}
+    if len({(found.st_dev, found.st_ino) for found in homes.values()}) < len(homes):
+        raise RootError(f"two of {', '.join(str(directory) for directory in homes)} are one and the same directory: undo the link or mount")
     for directory in layout.directories():
         if not directory.is_dir():
             raise RootError(f"{directory} is missing. If that is as it should be, azaion-daemon init makes it again.")

@@ -115,7 +115,7 @@ class StreamConsumer:
                 self.health.connected = False
 
     async def _find_start(self) -> None:
-        resume = await self._resume()
+        resume = (await self._resume()).beyond_other_streams()
         self._last_position = resume.last_position
         self._start = first_start(resume, self._settings)
         if resume.position is not None:

@@ -4,7 +4,7 @@ An offset alone proves nothing, since the broker silently moves it to what it ha
 message must be the one that is known, by its digest, and is then dropped.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rstream import OffsetType
@@ -21,6 +21,12 @@ class Resume:
     """How far this stream has been consumed."""
     last_position: int | None
     """The newest position of all streams."""
+
+    def beyond_other_streams(self) -> "Resume":
+        """With a base that lets positions go on growing, also when another stream was consumed after this one."""
+        if self.position is None or self.last_position is None or self.last_position <= self.position.position:
+            return self
+        return replace(self, position=replace(self.position, base=self.last_position - self.position.offset))
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,7 +160,7 @@ async def test_files_without_a_row_are_indexed_as_init_does(layout: Layout) -> N
     assert (await check(layout)).counts == {Finding.NO_ROW: 6}
     assert (await check(layout, repair=True)).left == 0
     after = rows_of(layout)["new"]
-    assert (after.home, after.pending, after.image, after.validated_position, after.position) == (VALIDATED, NEW, UNKNOWN_DIGEST, 7, 0)
+    assert (after.home, after.pending, after.image, after.validated_position, after.position) == (VALIDATED, NEW, UNKNOWN_DIGEST, 7, 7)
     assert aside_of(layout) == {"deleted/labels/new.txt": BOX.encode()}
     assert (await check(layout)).left == 0
 

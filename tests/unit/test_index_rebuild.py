@@ -183,3 +183,9 @@ def test_a_root_that_is_in_use_or_none_is_refused(layout: Layout, tmp_path: Path
         remake(layout)
     with pytest.raises(RootError, match="Is its disk mounted"):
         remake(Layout(tmp_path / "elsewhere"))
+
+
+def test_what_is_in_the_tree_counts_as_of_the_position_that_is_gone_on_from(layout: Layout) -> None:
+    _, ledger = remake(layout)
+    assert ledger.annotations(["00"])["00"].position == 41
+    ledger.close()

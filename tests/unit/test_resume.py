@@ -106,3 +106,9 @@ def test_an_imported_position_is_only_contradicted_by_the_ends(ends: StreamEnds,
 def test_after_retention_the_stream_is_the_same_and_after_deletion_another() -> None:
     assert start_after_mismatch(Mismatch("truncated", "", 14), KNOWN) == After(10, 100)
     assert start_after_mismatch(Mismatch("anew", ""), KNOWN) == Begin(OffsetType.FIRST)
+
+
+@pytest.mark.parametrize(("last", "base"), [(None, 3), (13, 3), (8, 3), (101, 91)])
+def test_positions_grow_when_a_stream_is_gone_back_to(last: int | None, base: int) -> None:
+    resumed = Resume(Position(10, b"d", 3), last).beyond_other_streams()
+    assert resumed.position == Position(10, b"d", base)

@@ -153,3 +153,13 @@ def test_a_place_that_cannot_be_made_is_an_error_with_its_path(tmp_path: Path) -
 def test_a_ledger_that_is_missing_is_refused(layout: Layout) -> None:
     with pytest.raises(RootError, match="does not exist"):
         Ledger(layout.ledger)
+
+
+def test_two_homes_that_are_one_directory_are_refused(layout: Layout) -> None:
+    init_root(layout)
+    for kind in ("images", "labels"):
+        (layout.root / "data-seed" / kind).rmdir()
+    (layout.root / "data-seed").rmdir()
+    (layout.root / "data-seed").symlink_to(layout.root / "data")
+    with pytest.raises(RootError, match="one and the same directory"):
+        open_root(layout)

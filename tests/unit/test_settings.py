@@ -266,3 +266,9 @@ VALUES = {
     "TRAINING_EPOCHS": "1", "TRAINING_BATCH_SIZE": "1", "TRAINING_IMGSZ": "64", "TRAINING_SAVE_PERIOD": "1", "TRAINING_WORKERS": "0",
     "EXPORT_ONNX_IMGSZ": "64", "AZAION_MODEL_KEY": "",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["a: !!timestamp z", "a: !!bool z", "[" * 5000, "a: !!int z"])
+def test_yaml_that_breaks_its_reader_is_no_valid_configuration(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        parse_settings(text, source="config.yaml")

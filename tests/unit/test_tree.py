@@ -214,6 +214,14 @@ def test_images_of_which_none_is_the_right_one_are_left_where_they_are(layout: L
     assert {path for path in tree_of(layout) if "images" in path} == {"data-seed/images/a.jpg", "data_deleted/images/a.jpg"}
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_in_a_labels_place_is_named_and_holds_nobody_up(layout: Layout, tree: Tree, make: Callable[[Path], None]) -> None:
+    make(layout.label(SEED, "a"))
+    with pytest.raises(FileExistsError, match="stands where one belongs") as caught:
+        tree.place(row(SEED, image=None))
+    assert caught.value.filename == str(layout.label(SEED, "a"))
+
+
 def test_only_the_names_of_lost_images_are_reported(layout: Layout, tree: Tree) -> None:
     put_files(layout, row(SEED, name="here"))
     rows = [row(VALIDATED, name="here"), row(VALIDATED, name="lost"), row(VALIDATED, name="none", image=None, image_missing=True)]
