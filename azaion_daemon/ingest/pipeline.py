@@ -163,7 +163,9 @@ class Pipeline:
         message = RawMessage(found[0].offset, found[1], found[0].base)
         staged = await self.space.repeat(lambda: asyncio.to_thread(self._stager.stage_again, message, self._settings))
         async with self.at_rest():
-            replayed = await self.space.repeat(lambda: self._ledger(self._writer.replay, staged, self._known_classes, as_new=as_new))
+            replayed = await self.space.repeat(
+                lambda: self._ledger(self._writer.replay, staged, self._known_classes, as_new=as_new, since=found[0].time)
+            )
             rows = list(replayed.rows.values())
             await self._place(rows, [] if staged.image is None else [staged.image.file])
             self.state.counts = await self._ledger(self._ledger.ledger.counts)

@@ -28,16 +28,23 @@ def replay(
     image: StagedImage | None,
     rows: Mapping[str, Annotation],
     *,
+    passed_over: Mapping[str, str],
     position: int,
     as_new: bool,
     known_classes: AbstractSet[int],
     now: float,
 ) -> Replayed:
-    """Apply a message out of its order. `position` is the ledger's: what changes counts from there, as it happens now."""
+    """Apply a message out of its order. `position` is the ledger's: what changes counts from there, as it happens now.
+
+    `passed_over` says what was asked, after the message, of annotations that were unknown: to bring such a one to life would undo that.
+    """
     changed: dict[str, Annotation] = {}
     refused: dict[str, str] = {}
     for name in (event.name,) if isinstance(event, AnnotationEvent) else event.names:
         row = rows.get(name)
+        if name in passed_over:
+            refused[name] = f"since then it was {passed_over[name]}; replay it as new if this message is right"
+            continue
         newer = row is not None and row.position > event.position and not as_new
         if newer and row is not None:
             supplied = _supply(row, event, image, position=position, known_classes=known_classes, now=now)

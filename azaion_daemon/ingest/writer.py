@@ -77,8 +77,8 @@ class Writer:
         self._ledger.commit_batch(self._stream, plan.position, plan.rows.values(), plan.audit)
         return plan
 
-    def replay(self, message: StagedMessage, known_classes: AbstractSet[int], *, as_new: bool) -> Replayed:
-        """Apply one message out of its order. The stream position stays.
+    def replay(self, message: StagedMessage, known_classes: AbstractSet[int], *, as_new: bool, since: float) -> Replayed:
+        """Apply one message out of its order. The stream position stays. `since` is when it was passed, in seconds since the epoch.
 
         Raises:
             OperatorError: The message still cannot be understood, or no message was ever consumed.
@@ -89,8 +89,17 @@ class Writer:
         if position is None:
             raise OperatorError("nothing was consumed from the stream yet")
         rows = self._rows([message])
+        unknown = [name for name in _names(message) if name not in rows]
+        passed_over = {} if as_new else self._ledger.passed_over(unknown, since)
         replayed = replay(
-            event, message.image, rows, position=position.position, as_new=as_new, known_classes=known_classes, now=self._clock()
+            event,
+            message.image,
+            rows,
+            passed_over=passed_over,
+            position=position.position,
+            as_new=as_new,
+            known_classes=known_classes,
+            now=self._clock(),
         )
         audit = [AuditEntry(f"annotation {name}", "replayed", "operator", f"message {event.position}") for name in replayed.rows]
         self._ledger.commit_batch(self._stream, position, replayed.rows.values(), audit)

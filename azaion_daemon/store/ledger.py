@@ -32,6 +32,7 @@ _INSERT = _UPSERT.partition(" ON CONFLICT")[0]
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM annotations"  # noqa: S608 - constants
 _OUTLINE = "SELECT name, home, extension, image IS NOT NULL, pending IS NOT NULL, label_problem, dirty FROM annotations"
 _HOMES = {home.value: home for home in Home}
+_PASSED_OVER = "SELECT subject, why FROM audit WHERE time>=? AND action LIKE '% ignored' AND subject IN"
 _VARIABLES = 30_000
 """SQLite's limit of bound variables is 32,766."""
 _HOME, _MISSING, _CONFLICT = (_COLUMNS.index(column) for column in ("home", "image_missing", "image_conflict"))
@@ -112,6 +113,16 @@ class Ledger:
         query = "SELECT EXISTS (SELECT 1 FROM audit WHERE action='replayed' AND why=?)"
         (found,) = self._db.execute(query, (f"message {message}",)).fetchone()
         return bool(found)
+
+    def passed_over(self, names: Sequence[str], since: float) -> dict[str, str]:
+        """What was asked of annotations that were unknown then, by name, since a time (seconds since the epoch); the last of each."""
+        found: dict[str, str] = {}
+        for start in range(0, len(names), _VARIABLES):
+            subjects = [f"annotation {name}" for name in names[start : start + _VARIABLES]]
+            query = f"{_PASSED_OVER} ({','.join('?' * len(subjects))})"
+            rows = self._db.execute(query, (since, *subjects))
+            found.update((subject.removeprefix("annotation "), why) for subject, why in rows)
+        return found
 
     def clear_dirty(self, placed_to: int) -> None:
         """Record that the tree surely shows every row that was marked at `placed_to` or before."""

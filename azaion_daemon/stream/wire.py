@@ -24,6 +24,7 @@ MAX_BULK_NAMES = 1_000_000
 _MAX_INTEGER = 2**63 - 1
 """What the ledger's integers hold."""
 _NAMED_IN_REASON = 20
+_MAX_FIELDS = 1000
 
 _DETECTION_KEYS = {
     "class_id": ("cls", "class", "classnum", "class_num", "classnumber"),
@@ -119,7 +120,7 @@ def _status(properties: Mapping[str, object]) -> Status:
 def _fields(payload: bytes | memoryview) -> Callable[[int], Any]:
     """Access to the payload's fields by position; None for those that are missing."""
     try:
-        data = msgpack.unpackb(payload, strict_map_key=False, timestamp=0, raw=False)
+        data = msgpack.unpackb(payload, strict_map_key=False, timestamp=0, raw=False, max_array_len=MAX_BULK_NAMES, max_map_len=_MAX_FIELDS)
     except Exception as error:  # noqa: BLE001 - what the C extension raises is not one family
         raise _RejectedError(f"the payload is not msgpack: {_short(error)}") from None
     if isinstance(data, list):

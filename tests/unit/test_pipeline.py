@@ -367,6 +367,18 @@ async def test_a_replay_that_is_cut_short_by_a_stop_is_finished_by_the_next_star
     assert debris_of(layout) == []
 
 
+async def test_a_message_whose_annotation_was_deleted_meanwhile_is_applied_only_as_new(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        await one.send([created(1, "odd", 2, extension="jfif"), bulk(2, Status.DELETED, ["odd"])])
+        await one.until_at(2)
+        one.pipeline._settings = FAST.model_copy(update={"image_extensions": ("jpg", "jfif")})
+        assert "since then it was deleted" in (await one.pipeline.replay(1, as_new=False))["odd"]
+        assert tree_of(layout) == {}
+        assert await one.pipeline.replay(1, as_new=True) == {}
+        assert set(tree_of(layout)) == {"data-seed/images/odd.jfif", "data-seed/labels/odd.txt"}
+        await one.stop()
+
+
 async def test_what_a_crash_left_in_the_quarantine_is_counted_once(layout: Layout) -> None:
     async with ingest(layout) as one:
         await asyncio.to_thread(one.pipeline._stager.stage, [RawMessage(1, b"bad")], FAST)

@@ -13,10 +13,15 @@ SEEN_SINCE = Annotation("a", Home.VALIDATED, "", OLD, position=8, validated_posi
 
 
 def outcome(
-    event: AnnotationEvent | BulkEvent, row: Annotation | None, *, image: StagedImage | None = None, as_new: bool = False
+    event: AnnotationEvent | BulkEvent,
+    row: Annotation | None,
+    *,
+    image: StagedImage | None = None,
+    as_new: bool = False,
+    passed_over: dict[str, str] | None = None,
 ) -> object:
     rows = {} if row is None else {row.name: row}
-    done = replay(event, image, rows, position=20, as_new=as_new, known_classes={0}, now=1.0)
+    done = replay(event, image, rows, passed_over=passed_over or {}, position=20, as_new=as_new, known_classes={0}, now=1.0)
     return done.rows.get("a") or done.refused["a"]
 
 
@@ -24,6 +29,11 @@ def test_what_nothing_has_come_after_is_applied_as_of_now() -> None:
     row = outcome(CREATED, None, image=IMAGE)
     assert isinstance(row, Annotation)
     assert (row.home, row.label, row.position, row.dirty) == (Home.SEED, NEW, 20, 20)
+
+
+def test_what_was_deleted_while_it_was_unknown_is_not_brought_to_life() -> None:
+    why = outcome(CREATED, None, image=IMAGE, passed_over={"a": "deleted, but it is unknown"})
+    assert why == "since then it was deleted, but it is unknown; replay it as new if this message is right"
 
 
 def test_an_older_message_is_refused_with_the_position_of_what_came_after() -> None:

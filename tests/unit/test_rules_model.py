@@ -194,7 +194,7 @@ class World:
         again = self.stager.stage_again(message, self.settings)
         if again.decoded.event is None:
             return
-        replayed = self.writer.replay(again, CLASSES, as_new=as_new)
+        replayed = self.writer.replay(again, CLASSES, as_new=as_new, since=0.0)
         if crash:
             self.crash_and_recover()
             return
