@@ -1,4 +1,4 @@
-"""Unpacking gzip sub-entries: in three fifths of zlib's time for images, and never to more than they say.
+"""Unpacking gzip sub-entries: in three fifths of zlib's time for images, and never to more than their header says.
 
 To be registered with rstream (1.1.1), whose own unpacks whatever it is given: a few hundred kilobytes can become gigabytes. It lets go of
 the interpreter's lock, so a chunk that is taken apart on a thread holds nobody up.

@@ -25,6 +25,7 @@ _MAX_INTEGER = 2**63 - 1
 """What the ledger's integers hold."""
 _NAMED_IN_REASON = 20
 _MAX_FIELDS = 1000
+_MAX_CONTAINERS = 10_000
 
 _DETECTION_KEYS = {
     "class_id": ("cls", "class", "classnum", "class_num", "classnumber"),
@@ -117,10 +118,33 @@ def _status(properties: Mapping[str, object]) -> Status:
         raise _RejectedError(f"the AnnotationStatus {_text(value)[:40]!r} is unknown") from None
 
 
+def _unpack(payload: bytes | memoryview) -> Any:
+    """What a payload holds. A byte of it can become a list of 56 bytes, so lists, maps and their elements are counted while they grow."""
+    left = {"containers": _MAX_CONTAINERS, "elements": 2 * MAX_BULK_NAMES}
+
+    def count(container: Any) -> Any:
+        left["containers"] -= 1
+        left["elements"] -= len(container)
+        if min(left.values()) < 0:
+            raise ValueError("it holds more lists, maps or elements than any message has")
+        return container
+
+    return msgpack.unpackb(
+        payload,
+        strict_map_key=False,
+        timestamp=0,
+        raw=False,
+        list_hook=count,
+        object_hook=count,
+        max_array_len=MAX_BULK_NAMES,
+        max_map_len=_MAX_FIELDS,
+    )
+
+
 def _fields(payload: bytes | memoryview) -> Callable[[int], Any]:
     """Access to the payload's fields by position; None for those that are missing."""
     try:
-        data = msgpack.unpackb(payload, strict_map_key=False, timestamp=0, raw=False, max_array_len=MAX_BULK_NAMES, max_map_len=_MAX_FIELDS)
+        data = _unpack(payload)
     except Exception as error:  # noqa: BLE001 - what the C extension raises is not one family
         raise _RejectedError(f"the payload is not msgpack: {_short(error)}") from None
     if isinstance(data, list):

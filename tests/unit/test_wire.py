@@ -2,6 +2,7 @@
 
 import json
 import resource
+import tracemalloc
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -240,6 +241,17 @@ def test_valid_names_are_applied_beside_bad_ones_which_are_named() -> None:
 
 
 # Digests
+
+
+@pytest.mark.parametrize("bomb", [b"\x90", b"\x80", b"\xdc\xff\xff" + b"\xc0" * 65535], ids=["lists", "maps", "nils"])
+def test_memory_stays_small_whatever_a_payload_would_grow_to(bomb: bytes) -> None:
+    inner = b"\xdd" + (500_000).to_bytes(4) + bomb * 500_000 if len(bomb) == 1 else b"\xdc" + (100).to_bytes(2) + bomb * 100
+    tracemalloc.start()
+    decoded = decode(raw(0, b"\x92" + inner * 2, {"AnnotationStatus": "Created"}), extensions=frozenset({"jpg"}), max_image_bytes=1 << 20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "more lists, maps or elements" in (decoded.rejection or "")
+    assert peak < 60e6
 
 
 def test_the_digest_is_of_the_payload_alone() -> None:
