@@ -30,7 +30,7 @@ from tests.benchmarks._ingest_bench import DAEMON, NOT_DECODED, Bench, Memory, R
 from tests.benchmarks._ingest_cases import Measured
 from tests.benchmarks._workloads import BULK_NAMES, INDEXED
 
-FULL, FULL_BACKLOG_GB = Scale(rounds=3, photos=24, jpegs_300k=1500, jpegs_2m=180, edits=4000, bulk=60), 2.0
+FULL, FULL_BACKLOG_GB = Scale(rounds=3, photos=24, jpegs_300k=1500, jpegs_2m=180, edits=4000, bulk=20), 2.0
 QUICK, QUICK_BACKLOG_GB = Scale(rounds=1, photos=8, jpegs_300k=300, jpegs_2m=30, edits=1000, bulk=5), 0.25
 WORKLOADS = {
     "jpeg_300k": "300 KB JPEGs",
