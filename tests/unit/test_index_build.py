@@ -31,6 +31,10 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
+def kept_files(layout: Layout) -> list[Path]:
+    return [path for path in layout.root.rglob("*.*") if "state" not in path.parts]
+
+
 def index(layout: Layout) -> tuple[IndexReport, dict[str, Annotation]]:
     reports = []
 
@@ -47,7 +51,7 @@ def index(layout: Layout) -> tuple[IndexReport, dict[str, Annotation]]:
 def test_annotations_become_rows_and_their_files_stay_as_they_are(layout: Layout) -> None:
     put_files(layout, row(VALIDATED, name="v", pending=NEW), row(SEED, name="s", label=""), row(DELETED, name="d"))
     os.utime(layout.image(SEED, "s", "jpg"), (500.0, 500.0))
-    before = {path: path.stat() for path in layout.root.rglob("*.*") if "state" not in path.parts}
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()) for path in kept_files(layout)}
     report, rows = index(layout)
     assert {name: (one.home, one.label, one.pending, one.image) for name, one in rows.items()} == {
         "v": (VALIDATED, BOX, NEW, UNKNOWN_DIGEST),
@@ -57,7 +61,7 @@ def test_annotations_become_rows_and_their_files_stay_as_they_are(layout: Layout
     assert (rows["s"].created_at, rows["s"].first_seen, rows["s"].label_problem) == (500.0, 1000.0, None)
     assert report.annotations == {SEED: 1, VALIDATED: 1, DELETED: 1}
     assert (report.pending, report.flagged, report.left_alone, report.moved_aside) == (1, {}, [], [])
-    assert {path: path.stat() for path in before} == before
+    assert {path: (path.stat().st_ino, path.stat().st_mtime_ns, path.read_bytes()) for path in kept_files(layout)} == before
 
 
 def test_what_is_validated_counts_for_the_first_training(layout: Layout) -> None:
