@@ -15,13 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Never
 
-from azaion_daemon.dataset.classes import Classes
-from azaion_daemon.dataset.plan import plan_dataset
-from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remove_debris
-from azaion_daemon.dataset.split import Side
+from azaion_daemon.dataset.snapshot import Snapshot, remove_debris
 from azaion_daemon.dataset.trigger import Decision, TriggerFacts, decide
 from azaion_daemon.errors import AzaionError, TrainingError, raise_if_disk_failed
-from azaion_daemon.ingest.digester import Digester
+from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
@@ -29,7 +26,6 @@ from azaion_daemon.store.durable import fsync_directory, storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job, Model
-from azaion_daemon.store.root import Root
 from azaion_daemon.training.gpus import Chosen, Gpus, Wait, choose, leased
 from azaion_daemon.training.jobs import JobDirectory, JobSpec, JobState, Outcome, Phase, Progress, advance
 from azaion_daemon.training.pool import WorkerPool
@@ -50,11 +46,9 @@ class Conductor:
         self,
         settings: Settings,
         layout: Layout,
-        root: Root,
-        classes: Classes,
         ledger: LedgerThread,
         pipeline: Pipeline,
-        digester: Digester,
+        former: DatasetFormer,
         *,
         workers: WorkerPool,
         gpus: Gpus,
@@ -63,12 +57,10 @@ class Conductor:
     ) -> None:
         self._settings = settings
         self._layout = layout
-        self._root = root
-        self._classes = classes
         self._call = ledger
         self._ledger = ledger.ledger
         self._pipeline = pipeline
-        self._digester = digester
+        self._former = former
         self._workers = workers
         self._gpus = gpus
         self._order_release = order_release
@@ -154,26 +146,13 @@ class Conductor:
         return self.job
 
     async def _form(self) -> None:
-        job, settings = self._current(), self._settings.dataset
+        job = self._current()
         log.info("dataset.forming", job=job.id)
-        loop = asyncio.get_running_loop()
 
-        def record_sides(sides: Any) -> None:
-            asyncio.run_coroutine_threadsafe(self._call(self._ledger.add_sides, sides), loop).result()
-
-        async with self._digester.still():
-            rows = await self._call(self._ledger.in_home, Home.VALIDATED)
-            sides = {media: Side(side) for media, side in (await self._call(self._ledger.sides)).items()}
-            at = await self._call(self._ledger.position, self._settings.stream.name)
-            position = None if at is None else at.position
-
-            def form() -> Snapshot:
-                plan = plan_dataset(rows, sides, self._classes, settings, key=self._root.id)
-                now = datetime.fromtimestamp(self._clock(), UTC)
-                return form_snapshot(plan, self._layout, self._classes, settings, position=position, now=now, record_sides=record_sides)
-
+        def at(position: int | None) -> None:
             self.job = replace(job, position=position)
-            snapshot = await asyncio.to_thread(form)
+
+        snapshot = await self._former.form(self._settings.dataset, at)
         log.info(
             "dataset.formed",
             job=job.id,

@@ -17,6 +17,7 @@ from azaion_daemon import __version__
 from azaion_daemon.conductor import Conductor
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
+from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
@@ -107,14 +108,13 @@ class Daemon:
         self._platform = PlatformClient(settings.api, layout.hardware)
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
+        former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name, key=root.id)
         self._conductor = Conductor(
             settings,
             layout,
-            root,
-            classes,
             self._ledger,
             self._pipeline,
-            self._digester,
+            former,
             workers=WorkerPool(),
             gpus=NvmlGpus(),
             order_release=self._outbox.order,
