@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -161,10 +162,11 @@ def seed_ledger(layout: Layout, workload: Workload, *, validated: float = 0.0) -
     digest = hashlib.sha256(_seed_image()).hexdigest()
     seeded = names(workload.seeded, workload.name)
     chance = random.Random(workload.name)
+    numbered = list(enumerate(seeded))  # as the tree's files are: a row says what its label file holds
     for start in range(0, len(seeded), _ROWS_A_COMMIT):
         rows = [
             _row(number, name, digest, Home.VALIDATED if chance.random() < validated else Home.SEED)
-            for number, name in enumerate(sorted(seeded[start : start + _ROWS_A_COMMIT]), start)
+            for number, name in sorted(numbered[start : start + _ROWS_A_COMMIT], key=itemgetter(1))
         ]
         ledger.commit_batch(workload.stream, consumed, rows)
     ledger.close()
