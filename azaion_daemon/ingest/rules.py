@@ -56,6 +56,8 @@ class Change:
     """Why the event changed nothing, for the audit."""
     surprising: bool = False
     """Whether that deserves a warning."""
+    moved: bool = False
+    """Whether it only went to another home: what its files hold is as before."""
 
 
 def apply_annotation(
@@ -90,14 +92,15 @@ def apply_validated(row: Annotation | None, position: int, *, known_classes: Abs
         case Annotation(home=Home.VALIDATED, pending=str(text)):
             return Change(_finish(row, row._replace(label=text, label_problem=None, pending=None), position, known_classes, now))
         case _:
-            return Change(_finish(row, row._replace(home=Home.VALIDATED, pending=None), position, known_classes, now))
+            after = _finish(row, row._replace(home=Home.VALIDATED, pending=None), position, known_classes, now)
+            return Change(after, moved=row.pending is None)
 
 
 def apply_deleted(row: Annotation | None, position: int, *, known_classes: AbstractSet[int], now: float) -> Change:
     """Apply a Deleted event to one of its names."""
     if row is None or row.home is Home.DELETED:
         return Change(row, "deleted, but it is unknown" if row is None else "deleted already")
-    return Change(_finish(row, row._replace(home=Home.DELETED), position, known_classes, now))
+    return Change(_finish(row, row._replace(home=Home.DELETED), position, known_classes, now), moved=True)
 
 
 def _home_after(row: Annotation | None, event: AnnotationEvent) -> Home:

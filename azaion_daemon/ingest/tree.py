@@ -44,16 +44,12 @@ class Tree:
         if row.labelled:
             self._place_label(row.home, row.name, row.label, sources=others)
         pending_home = Home.SEED if row.home is Home.VALIDATED and row.pending is not None else None
-        found = row.image is None or self._place_image(row, others)
-        stale = [extension for extension in row.stale_extensions.split("/") if extension and extension != row.extension]
-        superseded = [] if not found else [row.extension, *stale] if row.extension else stale
+        found = self._place_image(row, others)
+        if row.stale_extensions:
+            self._clear_stale(row, others if found else ())
         for home in others:
-            for extension in superseded:  # what lies elsewhere is kept while the image that should be here is nowhere
-                _unlink(f"{self._images[home]}{row.name}.{extension}")
             if home is not pending_home:
                 _unlink(f"{self._labels[home]}{row.name}.txt")
-        for extension in stale:
-            _unlink(f"{self._images[row.home]}{row.name}.{extension}")
         if pending_home and row.pending is not None:
             self._place_label(pending_home, row.name, row.pending, sources=())
         return found
@@ -86,25 +82,41 @@ class Tree:
         os.replace(temporary, target)  # noqa: PTH105 - a hot path
 
     def _place_image(self, row: Annotation, others: Iterable[Home]) -> bool:
-        target = f"{self._images[row.home]}{row.name}.{row.extension}"
-        if row.staged is not None:
-            try:
-                os.replace(self._incoming + row.staged, target)  # noqa: PTH105 - a hot path
-            except FileNotFoundError:
-                if os.path.lexists(self._incoming + row.staged):
-                    raise  # the image is there, its directory is not
-            else:
-                return True
-        if os.path.lexists(target):
+        """The image where it belongs and nowhere else; what lies elsewhere is kept while the one that should be here is nowhere."""
+        if not row.extension:
             return True
-        candidates = [path for home in others if os.path.lexists(path := f"{self._images[home]}{row.name}.{row.extension}")]
-        if len(candidates) > 1:  # a crash left more than one: only the digest can tell
-            candidates = [path for path in candidates if file_digest(path) == row.image]
-        if not candidates:
-            self._see_directories()
-            return False
-        os.replace(candidates[0], target)  # noqa: PTH105 - a hot path
+        file = f"{row.name}.{row.extension}"
+        target = self._images[row.home] + file
+        elsewhere = [path for home in others if _is_there(path := self._images[home] + file)]
+        if row.image is not None and not self._take_staged(row, target) and not _is_there(target):
+            # A crash may have left more than one: only the digest can tell.
+            source = next((path for path in elsewhere if len(elsewhere) == 1 or file_digest(path) == row.image), None)
+            if source is None:
+                self._see_directories()
+                return False
+            os.replace(source, target)  # noqa: PTH105 - a hot path
+            elsewhere.remove(source)
+        for path in elsewhere:
+            _unlink(path)
         return True
+
+    def _take_staged(self, row: Annotation, target: str) -> bool:
+        if row.staged is None:
+            return False
+        try:
+            os.replace(self._incoming + row.staged, target)  # noqa: PTH105 - a hot path
+        except FileNotFoundError:
+            if _is_there(self._incoming + row.staged):
+                raise  # the image is there, its directory is not
+            return False
+        return True
+
+    def _clear_stale(self, row: Annotation, others: Iterable[Home]) -> None:
+        """Images under extensions that the annotation had before."""
+        for extension in row.stale_extensions.split("/"):
+            if extension and extension != row.extension:
+                for home in (*others, row.home):
+                    _unlink(f"{self._images[home]}{row.name}.{extension}")
 
 
 def _read(path: str) -> bytes | None:
@@ -137,6 +149,15 @@ def _write_new(path: str, content: bytes) -> None:
             written += os.write(descriptor, content[written:])
     finally:
         os.close(descriptor)
+
+
+def _is_there(path: str) -> bool:
+    """Unlike `os.path.lexists` it does not take a disk that failed for an absence."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _unlink(path: str) -> None:

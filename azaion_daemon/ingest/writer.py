@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from itertools import islice
 
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.ingest.digests import resolve
@@ -23,11 +24,15 @@ from azaion_daemon.ingest.replay import Replayed, replay
 from azaion_daemon.ingest.rules import Change, apply_annotation, apply_deleted, apply_validated
 from azaion_daemon.ingest.staging import StagedMessage
 from azaion_daemon.ingest.tree import Tree
+from azaion_daemon.ingest.turns import Turns
 from azaion_daemon.store.durable import FilesystemSync, storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Annotation, AuditEntry, Position
 from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Status
+
+_PLACED_A_TURN = 128
+"""Annotations; some milliseconds."""
 
 
 @dataclass(slots=True)
@@ -37,6 +42,8 @@ class Plan:
     position: Position | None = None
     """Of the last message that is whole; None when the batch is the middle of a long one."""
     rows: dict[str, Annotation] = field(default_factory=dict)
+    only_moved: set[str] = field(default_factory=set)
+    """Those of the rows that only went to another home."""
     audit: list[AuditEntry] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
     moved: dict[Home, int] = field(default_factory=lambda: dict.fromkeys(Home, 0))
@@ -54,6 +61,7 @@ class Writer:
         self._incoming = layout.incoming
         self._tree = Tree(layout)
         self._clock = clock
+        self._turns = Turns()
         self._sync = FilesystemSync(layout.root)
 
     def recover(self) -> tuple[int, list[str]]:
@@ -73,8 +81,11 @@ class Writer:
 
     def commit(self, batch: Sequence[StagedMessage], known_classes: AbstractSet[int]) -> Plan:
         """Apply a staged batch to the ledger. From here on it has happened."""
-        plan = _plan(batch, self._rows(batch), known_classes, self._clock())
-        self._ledger.commit_batch(self._stream, plan.position, plan.rows.values(), plan.audit)
+        with self._turns:
+            plan = _plan(batch, self._rows(batch), known_classes, self._clock())
+        moved = [plan.rows[name] for name in plan.only_moved]
+        changed = (row for name, row in plan.rows.items() if name not in plan.only_moved)
+        self._ledger.commit_batch(self._stream, plan.position, changed, plan.audit, moved=moved)
         return plan
 
     def replay(self, message: StagedMessage, known_classes: AbstractSet[int], *, as_new: bool, since: float) -> Replayed:
@@ -116,8 +127,13 @@ class Writer:
         Raises:
             StorageError: The disk failed or is full; placing the same rows again goes on.
         """
+        lost: list[Annotation] = []
+        remaining = iter(rows)
         with storage("placing annotations"):
-            return self._tree.place_all(rows)
+            while portion := list(islice(remaining, _PLACED_A_TURN)):
+                with self._turns:
+                    lost += self._tree.place_all(portion)
+        return lost
 
     def finish(self, staged: Iterable[str]) -> None:
         """After placing: staged files that no row needed go away."""
@@ -177,4 +193,8 @@ def _record(plan: Plan, rows: dict[str, Annotation], name: str, event: Annotatio
         if change.surprising:
             plan.surprises.append(name)
     elif change.row is not None:
+        if change.moved and name not in plan.rows:
+            plan.only_moved.add(name)
+        else:
+            plan.only_moved.discard(name)
         rows[name] = plan.rows[name] = change.row

@@ -8,7 +8,7 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -28,6 +28,12 @@ _UPSERT = (
     f"INSERT INTO annotations ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - constants
     f"ON CONFLICT (name) DO UPDATE SET {', '.join(f'{column}=excluded.{column}' for column in _COLUMNS[1:])}"
 )
+_MOVE = (
+    "UPDATE annotations SET home=:home, position=:position, dirty=:position, changed=:changed, "
+    "validated_position=CASE WHEN :trained_on THEN :position ELSE validated_position END "
+    "WHERE name IN (SELECT value FROM json_each(:names))"
+)
+"""What a row says after a move, for many names with one statement: half the time of whole rows, and none of it the interpreter's."""
 _INSERT = _UPSERT.partition(" ON CONFLICT")[0]
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM annotations"  # noqa: S608 - constants
 _OUTLINE = "SELECT name, home, extension, image IS NOT NULL, pending IS NOT NULL, label_problem, dirty FROM annotations"
@@ -44,6 +50,14 @@ def _annotation(row: tuple[Any, ...]) -> Annotation:
     values[_MISSING] = bool(values[_MISSING])
     values[_CONFLICT] = bool(values[_CONFLICT])
     return Annotation._make(values)
+
+
+def _moves(rows: Iterable[Annotation]) -> Iterator[dict[str, object]]:
+    together: dict[tuple[Home, int, bool, float], list[str]] = {}
+    for row in rows:
+        together.setdefault((row.home, row.position, row.validated_position == row.position, row.changed), []).append(row.name)
+    for (home, position, trained_on, changed), names in together.items():
+        yield {"home": home, "position": position, "trained_on": trained_on, "changed": changed, "names": json.dumps(names)}
 
 
 class Ledger:
@@ -94,11 +108,23 @@ class Ledger:
             found.update((row[0], _annotation(row)) for row in rows)
         return found
 
-    def commit_batch(self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
-        """Record a batch: new rows and, unless it stays, the position. From here on it has happened."""
+    def commit_batch(
+        self,
+        stream: str,
+        position: Position | None,
+        changed: Iterable[Annotation],
+        audit: Iterable[AuditEntry] = (),
+        *,
+        moved: Iterable[Annotation] = (),
+    ) -> None:
+        """Record a batch: new rows and, unless it stays, the position. From here on it has happened.
+
+        Of the rows that are `moved` nothing else has changed: their home, and the positions and the time that go with it.
+        """
         now = self._clock()
         with self._transaction("recording a batch in the ledger") as db:
             db.executemany(_UPSERT, changed)
+            db.executemany(_MOVE, _moves(moved))
             _write_audit(db, now, audit)
             if position is None:
                 return

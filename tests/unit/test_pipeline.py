@@ -114,10 +114,18 @@ class Counting(Ledger):
 
     batches: ClassVar[list[int]] = []
 
-    def commit_batch(self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
-        rows = list(changed)
-        self.batches.append(len(rows))
-        super().commit_batch(stream, position, rows, audit)
+    def commit_batch(
+        self,
+        stream: str,
+        position: Position | None,
+        changed: Iterable[Annotation],
+        audit: Iterable[AuditEntry] = (),
+        *,
+        moved: Iterable[Annotation] = (),
+    ) -> None:
+        rows, also = list(changed), list(moved)
+        self.batches.append(len(rows) + len(also))
+        super().commit_batch(stream, position, rows, audit, moved=also)
 
 
 @pytest.fixture
@@ -274,11 +282,19 @@ class Failing(Ledger):
     error: StorageError = DiskFullError("recording a batch: no space. Free some space.")
     times = 1
 
-    def commit_batch(self, stream: str, position: Position | None, changed: Iterable[Annotation], audit: Iterable[AuditEntry] = ()) -> None:
+    def commit_batch(
+        self,
+        stream: str,
+        position: Position | None,
+        changed: Iterable[Annotation],
+        audit: Iterable[AuditEntry] = (),
+        *,
+        moved: Iterable[Annotation] = (),
+    ) -> None:
         if type(self).times:
             type(self).times -= 1
             raise self.error
-        super().commit_batch(stream, position, changed, audit)
+        super().commit_batch(stream, position, changed, audit, moved=moved)
 
 
 async def test_a_full_disk_is_waited_out_and_then_it_goes_on(layout: Layout) -> None:

@@ -182,7 +182,9 @@ class World:
         return staged_batch
 
     def run(self, batch: Sequence[RawMessage]) -> None:
-        self.place(self.writer.commit(self.stage(batch), CLASSES))
+        plan = self.writer.commit(self.stage(batch), CLASSES)
+        assert self.ledger.annotations([*plan.rows]) == plan.rows
+        self.place(plan)
 
     def place(self, plan: Plan) -> None:
         assert self.writer.place(plan.rows.values()) == []
