@@ -4,10 +4,8 @@ It is formed under a temporary name, synced, and renamed when it is complete. It
 in place, so later edits and deletes do not reach into it.
 """
 
-import errno
 import hashlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,15 +17,16 @@ from typing import Any
 import yaml
 
 from azaion_daemon.dataset.classes import Classes, classes_digest_input
+from azaion_daemon.dataset.linking import ImageSource, link
 from azaion_daemon.dataset.plan import DatasetPlan, Entry
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import DatasetError
 from azaion_daemon.settings import DatasetSettings
 from azaion_daemon.store.durable import FilesystemSync, fsync_directory, storage, write_new
 from azaion_daemon.store.layout import Home, Layout
+from azaion_daemon.store.records import Annotation
 
 _FORMING = ".forming-"
-_NO_LINKS = {errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,12 @@ def form_snapshot(
     position: int | None,
     now: datetime,
     record_sides: Callable[[Mapping[str, Side]], None],
+    image_of: Callable[[Annotation], ImageSource] | None = None,
 ) -> Snapshot:
     """Form a dataset on disk. The tree must not change meanwhile. Blocks, for seconds with many annotations.
 
-    `record_sides` makes the sides of new media durable; it is called before the dataset gets its name.
+    `record_sides` makes the sides of new media durable; it is called before the dataset gets its name. `image_of` says which file stands
+    for an annotation's image; by default that in the tree.
 
     Raises:
         DatasetError: It could not be trained on; every problem is named, and nothing is left.
@@ -89,9 +90,11 @@ def form_snapshot(
     try:
         with storage("forming a dataset"):
             excluded = dict(plan.excluded)
-            kept = DatasetPlan(tuple(_fill(forming, plan, layout, excluded)), excluded, {})
+            placed = _fill(forming, plan, layout, excluded, image_of or _in_tree(layout))
+            kept = DatasetPlan(tuple(entry for entry, _ in placed), excluded, {})
             _refuse_untrainable(kept)
-            snapshot = _describe(forming, final, kept, classes, settings, position, now)
+            manifest = b"".join(_line(_manifest_entry(entry, image)) for entry, image in placed)
+            snapshot = _describe(forming, final, kept, manifest, classes, settings, position, now)
             sync = FilesystemSync(layout.root)
             try:
                 sync()
@@ -118,49 +121,41 @@ def _free_name(datasets: Path, name: str) -> Path:
     return path
 
 
-def _fill(forming: Path, plan: DatasetPlan, layout: Layout, excluded: dict[str, str]) -> list[Entry]:
+def _in_tree(layout: Layout) -> Callable[[Annotation], ImageSource]:
+    return lambda row: ImageSource(layout.image(Home.VALIDATED, row.name, row.extension))
+
+
+def _fill(
+    forming: Path, plan: DatasetPlan, layout: Layout, excluded: dict[str, str], image_of: Callable[[Annotation], ImageSource]
+) -> list[tuple[Entry, ImageSource]]:
     for side in Side:
         (forming / side / "images").mkdir(parents=True)
         (forming / side / "labels").mkdir()
-    entries = []
+    placed = []
     for entry in plan.entries:
-        row = entry.annotation
-        image = f"{row.name}.{row.extension}"
+        name, image = entry.annotation.name, image_of(entry.annotation)
+        target = forming / entry.side / "images" / (name + image.path.suffix)
         try:
-            _link(layout.images(Home.VALIDATED) / image, forming / entry.side / "images" / image)
-            _link(layout.label(Home.VALIDATED, row.name), forming / entry.side / "labels" / f"{row.name}.txt")
+            link(image.path, target)
+            link(layout.label(Home.VALIDATED, name), forming / entry.side / "labels" / f"{name}.txt")
         except FileNotFoundError as error:
-            (forming / entry.side / "images" / image).unlink(missing_ok=True)
-            excluded[row.name] = f"the tree lacks its {'label' if str(error.filename).endswith('.txt') else 'image'}"
+            target.unlink(missing_ok=True)
+            excluded[name] = f"the tree lacks its {'label' if str(error.filename).endswith('.txt') else 'image'}"
         else:
-            entries.append(entry)
-    return entries
-
-
-def _link(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except PermissionError as error:
-        raise DatasetError(
-            f"{source} cannot be linked: it belongs to another user, and fs.protected_hardlinks forbids that. Give all files of the "
-            "annotation tree to the user that the daemon runs as."
-        ) from error
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        shutil.copyfile(source, target)
+            placed.append((entry, image))
+    return placed
 
 
 def _describe(
     forming: Path,
     final: Path,
     kept: DatasetPlan,
+    manifest: bytes,
     classes: Classes,
     settings: DatasetSettings,
     position: int | None,
     now: datetime,
 ) -> Snapshot:
-    manifest = b"".join(_line(_manifest_entry(entry)) for entry in kept.entries)
     id_ = hashlib.sha256(manifest + classes_digest_input(classes)).hexdigest()
     reasons = Counter(kept.excluded.values())
     snapshot = Snapshot(id_, final, position, kept.images(), kept.objects(), classes.names, reasons)
@@ -181,16 +176,18 @@ def _describe(
     return snapshot
 
 
-def _manifest_entry(entry: Entry) -> dict[str, Any]:
+def _manifest_entry(entry: Entry, image: ImageSource) -> dict[str, Any]:
+    """A line of the manifest: `extension` is that in the dataset, `image` the digest of the annotation's own image."""
     row = entry.annotation
-    return {
+    document = {
         "name": row.name,
-        "extension": row.extension,
+        "extension": image.path.suffix.removeprefix("."),
         "media": entry.media,
         "split": entry.side,
         "image": row.image,
         "label": hashlib.sha256(row.label.encode()).hexdigest(),
     }
+    return document if image.resized is None else {**document, "resized": image.resized}
 
 
 def _line(document: Mapping[str, Any]) -> bytes:

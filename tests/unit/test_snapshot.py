@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from azaion_daemon.dataset.classes import Classes
+from azaion_daemon.dataset.linking import ImageSource
 from azaion_daemon.dataset.plan import plan_dataset
 from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remove_debris
 from azaion_daemon.dataset.split import Side
@@ -35,14 +36,20 @@ def layout(tmp_path: Path) -> Layout:
     return made
 
 
-def form(layout: Layout, rows: list[Annotation] | None = None, *, recorded: dict[str, Side] | None = None) -> Snapshot:
+def form(
+    layout: Layout,
+    rows: list[Annotation] | None = None,
+    *,
+    recorded: dict[str, Side] | None = None,
+    image_of: Callable[[Annotation], ImageSource] | None = None,
+) -> Snapshot:
     known: dict[str, Side] = {} if recorded is None else recorded
 
     def record(new: Mapping[str, Side]) -> None:
         known.update(new)
 
     plan = plan_dataset(rows_of(10) if rows is None else rows, known, CLASSES, DatasetSettings(), key="k")
-    return form_snapshot(plan, layout, CLASSES, DatasetSettings(), position=5, now=NOW, record_sides=record)
+    return form_snapshot(plan, layout, CLASSES, DatasetSettings(), position=5, now=NOW, record_sides=record, image_of=image_of)
 
 
 def files(directory: Path) -> set[str]:
@@ -108,6 +115,23 @@ def test_the_same_content_has_the_same_id(layout: Layout) -> None:
     assert first.id == second.id
     other = [rows_of(10)[0]._replace(label=BOX * 2), *rows_of(10)[1:]]
     assert form(layout, other, recorded=sides).id != first.id
+
+
+def test_an_image_may_come_from_elsewhere_and_the_dataset_says_so(layout: Layout) -> None:
+    cached = layout.state / "cached.png"
+    cached.write_bytes(picture(3))
+    sides: dict[str, Side] = {}
+
+    def image_of(one: Annotation) -> ImageSource:
+        own = ImageSource(layout.image(Home.VALIDATED, one.name, one.extension))
+        return ImageSource(cached, "1280/90") if one.name == "n03" else own
+
+    linked, resized, again = form(layout, recorded=sides), *(form(layout, recorded=sides, image_of=image_of) for _ in range(2))
+    entries = [json.loads(line) for line in (resized.path / "manifest.jsonl").read_text().splitlines()]
+    (entry,) = [entry for entry in entries if "resized" in entry]
+    assert (entry["name"], entry["extension"], entry["resized"], entry["image"]) == ("n03", "png", "1280/90", staged(0).sha256)
+    assert (resized.path / entry["split"] / "images" / "n03.png").samefile(cached)
+    assert (linked.id != resized.id, resized.id == again.id) == (True, True)
 
 
 def test_what_is_left_out_is_listed_with_its_reason(layout: Layout) -> None:
