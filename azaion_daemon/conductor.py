@@ -158,9 +158,9 @@ class Conductor:
             job=job.id,
             dataset=snapshot.name,
             id=snapshot.id,
-            images=dict(snapshot.images),
-            objects=dict(snapshot.objects),
-            excluded=dict(snapshot.excluded),
+            images=dict(snapshot.counts.images),
+            objects=dict(snapshot.counts.objects),
+            excluded=dict(snapshot.counts.excluded),
         )
         chosen = await self._choose_gpus()
         await asyncio.to_thread(JobDirectory(self._layout.jobs / job.id).create, self._spec(job.id, snapshot, chosen))

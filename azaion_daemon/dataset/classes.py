@@ -6,6 +6,7 @@ the slots are fixed: what no class stands for is `Class-N`.
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -13,8 +14,20 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from azaion_daemon.errors import ConfigError
 
 SLOTS = 80
-MODES = {"": 0, "(Wint)": 20, "(Night)": 40}
 _MODE_WIDTH = 20
+
+
+class Mode(StrEnum):
+    """The season or light of an image, as the platform names it. A class is another one in each."""
+
+    NORM = "Norm"
+    WINT = "Wint"
+    NIGHT = "Night"
+
+
+MODES = {Mode.NORM: 0, Mode.WINT: 20, Mode.NIGHT: 40}
+"""What each mode adds to a class id."""
+_BY_TWENTIES = sorted(MODES, key=lambda mode: MODES[mode])
 
 
 class _Entry(BaseModel):
@@ -62,8 +75,13 @@ def load_classes(path: Path) -> Classes:
 def _slots(base: dict[int, str], *, entries: int, path: Path) -> Classes:
     if len(base) != entries:
         raise ConfigError(f"{path} names an Id more than once")
-    named = {offset + id_: name + suffix for suffix, offset in MODES.items() for id_, name in base.items()}
+    named = {offset + id_: name if mode is Mode.NORM else f"{name}({mode})" for mode, offset in MODES.items() for id_, name in base.items()}
     return Classes(tuple(named.get(slot, f"Class-{slot}") for slot in range(SLOTS)), frozenset(named))
+
+
+def mode_of(class_id: int) -> Mode:
+    """The mode that a known class id stands in."""
+    return _BY_TWENTIES[class_id // _MODE_WIDTH]
 
 
 def classes_digest_input(classes: Classes) -> bytes:

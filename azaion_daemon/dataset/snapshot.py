@@ -7,7 +7,6 @@ in place, so later edits and deletes do not reach into it.
 import hashlib
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +16,10 @@ from typing import Any
 import yaml
 
 from azaion_daemon.dataset.classes import Classes, classes_digest_input
+from azaion_daemon.dataset.counts import Counts, counts_document
+from azaion_daemon.dataset.entries import Entry, Exclusion, Reason
 from azaion_daemon.dataset.linking import ImageSource, link
-from azaion_daemon.dataset.plan import DatasetPlan, Entry
+from azaion_daemon.dataset.plan import DatasetPlan
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import DatasetError
 from azaion_daemon.settings import DatasetSettings
@@ -38,11 +39,8 @@ class Snapshot:
     path: Path
     position: int | None
     """The stream position that it shows."""
-    images: Mapping[Side, int]
-    objects: Mapping[Side, int]
+    counts: Counts
     class_names: tuple[str, ...]
-    excluded: Mapping[str, int]
-    """Reason to count."""
 
     @property
     def name(self) -> str:
@@ -89,9 +87,8 @@ def form_snapshot(
     forming = layout.datasets / (_FORMING + final.name)
     try:
         with storage("forming a dataset"):
-            excluded = dict(plan.excluded)
-            placed = _fill(forming, plan, layout, excluded, image_of or _in_tree(layout))
-            kept = DatasetPlan(tuple(entry for entry, _ in placed), excluded, {})
+            placed, missing = _fill(forming, plan, layout, image_of or _in_tree(layout))
+            kept = plan.without(missing)
             _refuse_untrainable(kept)
             manifest = b"".join(_line(_manifest_entry(entry, image)) for entry, image in placed)
             snapshot = _describe(forming, final, kept, manifest, classes, settings, position, now)
@@ -126,12 +123,14 @@ def _in_tree(layout: Layout) -> Callable[[Annotation], ImageSource]:
 
 
 def _fill(
-    forming: Path, plan: DatasetPlan, layout: Layout, excluded: dict[str, str], image_of: Callable[[Annotation], ImageSource]
-) -> list[tuple[Entry, ImageSource]]:
+    forming: Path, plan: DatasetPlan, layout: Layout, image_of: Callable[[Annotation], ImageSource]
+) -> tuple[list[tuple[Entry, ImageSource]], dict[str, Exclusion]]:
+    """Put every annotation's files in their place; what was placed, and what the tree lacks."""
     for side in Side:
         (forming / side / "images").mkdir(parents=True)
         (forming / side / "labels").mkdir()
-    placed = []
+    placed: list[tuple[Entry, ImageSource]] = []
+    missing: dict[str, Exclusion] = {}
     for entry in plan.entries:
         name, image = entry.annotation.name, image_of(entry.annotation)
         target = forming / entry.side / "images" / (name + image.path.suffix)
@@ -140,10 +139,11 @@ def _fill(
             link(layout.label(Home.VALIDATED, name), forming / entry.side / "labels" / f"{name}.txt")
         except FileNotFoundError as error:
             target.unlink(missing_ok=True)
-            excluded[name] = f"the tree lacks its {'label' if str(error.filename).endswith('.txt') else 'image'}"
+            what = "label" if str(error.filename).endswith(".txt") else "image"
+            missing[name] = Exclusion(Reason.NOT_IN_TREE, f"the tree lacks its {what}")
         else:
             placed.append((entry, image))
-    return placed
+    return placed, missing
 
 
 def _describe(
@@ -157,19 +157,16 @@ def _describe(
     now: datetime,
 ) -> Snapshot:
     id_ = hashlib.sha256(manifest + classes_digest_input(classes)).hexdigest()
-    reasons = Counter(kept.excluded.values())
-    snapshot = Snapshot(id_, final, position, kept.images(), kept.objects(), classes.names, reasons)
+    snapshot = Snapshot(id_, final, position, kept.counts, classes.names)
     write_new(forming / "manifest.jsonl", manifest)
-    write_new(forming / "excluded.jsonl", b"".join(_line({"name": name, "reason": why}) for name, why in sorted(kept.excluded.items())))
+    write_new(forming / "excluded.jsonl", b"".join(_line(_exclusion_entry(*item)) for item in sorted(kept.excluded.items())))
     write_new(forming / "data.yaml", yaml.safe_dump(_data_yaml(final, classes), sort_keys=False, allow_unicode=True).encode())
     document = {
         "id": id_,
         "name": final.name,
         "position": position,
         "created": now.isoformat(),
-        "images": snapshot.images,
-        "objects": snapshot.objects,
-        "excluded": reasons,
+        **counts_document(kept.counts, classes),
         "settings": settings.model_dump(mode="json"),
     }
     write_new(forming / "dataset.json", json.dumps(document, indent=1).encode())
@@ -188,6 +185,10 @@ def _manifest_entry(entry: Entry, image: ImageSource) -> dict[str, Any]:
         "label": hashlib.sha256(row.label.encode()).hexdigest(),
     }
     return document if image.resized is None else {**document, "resized": image.resized}
+
+
+def _exclusion_entry(name: str, exclusion: Exclusion) -> dict[str, Any]:
+    return {"name": name, "reason": exclusion.reason, "detail": exclusion.detail}
 
 
 def _line(document: Mapping[str, Any]) -> bytes:

@@ -87,7 +87,7 @@ def test_an_image_without_a_label_is_no_background(layout: Layout) -> None:
     assert (rows["a"].label, rows["a"].label_problem) == ("", "no label: its file is missing")
     assert report.flagged == {"label is missing": 1}
     plan = plan_dataset(list(rows.values()), {}, Classes((), CLASSES), DatasetSettings(), key="k")
-    assert plan.excluded == {"a": "no label: its file is missing"}
+    assert plan.excluded["a"].detail == "no label: its file is missing"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_recorded_sides_stay_and_only_new_ones_are_told() -> None:
 def test_what_cannot_be_trained_on_is_left_out_with_its_reason(others: dict[str, Any], word: str) -> None:
     made = plan(validated("a", **others), validated("b"))
     assert [entry.annotation.name for entry in made.entries] == ["b"]
-    assert word in made.excluded["a"]
+    assert word in made.excluded["a"].detail
 
 
 def test_a_conflict_of_a_pending_revision_does_not_concern_the_label_that_is_trained_on() -> None:
@@ -77,7 +77,7 @@ def test_a_label_is_judged_by_todays_classes_and_not_by_its_flag() -> None:
 
 def test_an_image_without_objects_is_a_background_sample() -> None:
     made = plan(validated("a", label=""))
-    assert (made.excluded, sum(made.images().values()), sum(made.objects().values())) == ({}, 1, 0)
+    assert (made.excluded, sum(made.counts.images.values()), sum(made.counts.objects.values())) == ({}, 1, 0)
 
 
 def test_the_order_of_rows_does_not_matter() -> None:
@@ -88,8 +88,8 @@ def test_the_order_of_rows_does_not_matter() -> None:
 def test_sides_are_counted_in_images_and_objects() -> None:
     rows = [validated(f"{number:02}", label=BOX * 2) for number in range(10)]
     made = plan(*rows)
-    assert made.images() == {Side.TRAIN: 7, Side.VALID: 2, Side.TEST: 1}
-    assert made.objects() == {Side.TRAIN: 14, Side.VALID: 4, Side.TEST: 2}
+    assert made.counts.images == {Side.TRAIN: 7, Side.VALID: 2, Side.TEST: 1}
+    assert made.counts.objects == {Side.TRAIN: 14, Side.VALID: 4, Side.TEST: 2}
     assert made.problems() == []
 
 

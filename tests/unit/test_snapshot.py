@@ -59,11 +59,11 @@ def files(directory: Path) -> set[str]:
 def test_a_dataset_has_the_form_that_ultralytics_reads(layout: Layout) -> None:
     made = form(layout)
     assert made.path == layout.datasets / "azaion-2026-04-01"
-    assert made.images == {Side.TRAIN: 7, Side.VALID: 2, Side.TEST: 1}
+    assert made.counts.images == {Side.TRAIN: 7, Side.VALID: 2, Side.TEST: 1}
     for side in Side:
         images = {path.stem for path in (made.path / side / "images").iterdir()}
         assert images == {path.stem for path in (made.path / side / "labels").iterdir()}
-        assert len(images) == made.images[side]
+        assert len(images) == made.counts.images[side]
     data = yaml.safe_load(made.data_yaml.read_text())
     assert Path(data["path"]) == made.path
     assert [data[key] for key in ("train", "val", "test")] == ["train/images", "valid/images", "test/images"]
@@ -137,17 +137,21 @@ def test_an_image_may_come_from_elsewhere_and_the_dataset_says_so(layout: Layout
 def test_what_is_left_out_is_listed_with_its_reason(layout: Layout) -> None:
     made = form(layout, [*rows_of(10), row(Home.VALIDATED, name="x", image=None), row(Home.VALIDATED, name="y", label="99 0 0 0 0\n")])
     lines = [json.loads(line) for line in (made.path / "excluded.jsonl").read_text().splitlines()]
-    assert {line["name"]: line["reason"] for line in lines} == {"x": "its image is missing", "y": "detection 1 has the unknown class 99"}
-    assert made.excluded == {"its image is missing": 1, "detection 1 has the unknown class 99": 1}
+    assert lines == [
+        {"name": "x", "reason": "image_missing", "detail": "its image is missing"},
+        {"name": "y", "reason": "unknown_class", "detail": "detection 1 has the unknown class 99"},
+    ]
+    assert made.counts.excluded == {"image_missing": 1, "unknown_class": 1}
 
 
 @pytest.mark.parametrize(("suffix", "word"), [("jpg", "image"), ("txt", "label")])
 def test_what_the_tree_lacks_is_left_out_whole(layout: Layout, suffix: str, word: str) -> None:
     next((layout.root / "data").rglob(f"n03.{suffix}")).unlink()
     made = form(layout)
-    assert made.excluded == {f"the tree lacks its {word}": 1}
+    assert made.counts.excluded == {"not_in_tree": 1}
+    assert f"the tree lacks its {word}" in (made.path / "excluded.jsonl").read_text()
     assert not any("n03" in name for name in files(made.path))
-    assert sum(made.images.values()) == 9
+    assert sum(made.counts.images.values()) == 9
 
 
 def test_a_tree_that_lacks_every_image_of_a_side_cannot_be_trained_on(layout: Layout) -> None:
