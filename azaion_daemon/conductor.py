@@ -152,7 +152,8 @@ class Conductor:
         def at(position: int | None) -> None:
             self.job = replace(job, position=position)
 
-        snapshot = await self._former.form(self._settings.dataset, at)
+        weights = self._layout.models / self._settings.training.model
+        snapshot = await self._former.form(self._settings.dataset, at, weights=weights)
         log.info(
             "dataset.formed",
             job=job.id,
@@ -161,6 +162,7 @@ class Conductor:
             images=dict(snapshot.counts.images),
             objects=dict(snapshot.counts.objects),
             excluded=dict(snapshot.counts.excluded),
+            remarks=[remark.code for remark in snapshot.remarks],
         )
         chosen = await self._choose_gpus()
         await asyncio.to_thread(JobDirectory(self._layout.jobs / job.id).create, self._spec(job.id, snapshot, chosen))

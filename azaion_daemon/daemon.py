@@ -35,7 +35,7 @@ from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Model
-from azaion_daemon.store.root import Root, lock_root, open_root
+from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
 from azaion_daemon.stream.tls import tls_context
@@ -82,13 +82,13 @@ def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
 
 def _prepare_and_serve(settings: Settings, config: Path) -> None:
     layout = Layout.of(settings.directories)
-    root = open_root(layout)
+    open_root(layout)
     classes = load_classes(layout.classes)
     tls_context(settings.stream)
     with lock_root(layout):
 
         async def serve() -> None:
-            await Daemon(settings, config, layout, root, classes).serve()
+            await Daemon(settings, config, layout, classes).serve()
 
         asyncio.run(serve())
 
@@ -96,7 +96,7 @@ def _prepare_and_serve(settings: Settings, config: Path) -> None:
 class Daemon:
     """One running daemon."""
 
-    def __init__(self, settings: Settings, config: Path, layout: Layout, root: Root, classes: Classes) -> None:
+    def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes) -> None:
         self._settings = settings
         self._config = config
         self._layout = layout
@@ -108,7 +108,7 @@ class Daemon:
         self._platform = PlatformClient(settings.api, layout.hardware)
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
-        former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name, key=root.id)
+        former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._conductor = Conductor(
             settings,
             layout,

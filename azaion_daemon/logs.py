@@ -77,7 +77,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     # Dataset
     "trigger.due": ("info", "A training job is due, because of `why`."),
     "dataset.forming": ("info", "A dataset is being formed."),
-    "dataset.formed": ("info", "A dataset is complete under its name."),
+    "dataset.formed": ("info", "A dataset is complete under its name; `remarks` are what dataset.json says of it."),
     "dataset.debris_removed": ("info", "A dataset that a crash left unfinished was removed."),
     # Training
     "job.state": ("info", "A job changed its state."),

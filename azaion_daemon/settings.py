@@ -180,6 +180,10 @@ class DatasetSettings(Section):
 
     split: SplitSettings = SplitSettings()
     split_by: Annotated[Literal["media", "name"], NEXT_JOB] = "media"
+    min_images: Annotated[int, Field(ge=1), NEXT_JOB] = 100
+    min_objects: Annotated[int, Field(ge=1), NEXT_JOB] = 100
+    require_every_class: Annotated[bool, NEXT_JOB] = False
+    min_free_disk: Annotated[ByteSize, NEXT_JOB] = ByteSize(4096 * _MIB)
 
 
 class TriggerSettings(Section):

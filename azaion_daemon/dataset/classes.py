@@ -84,6 +84,11 @@ def mode_of(class_id: int) -> Mode:
     return _BY_TWENTIES[class_id // _MODE_WIDTH]
 
 
+def base_of(class_id: int) -> int:
+    """The id in classes.json of a known class id, whatever its mode."""
+    return class_id % _MODE_WIDTH
+
+
 def classes_digest_input(classes: Classes) -> bytes:
     """The part of a dataset's identity that its classes are."""
     return json.dumps(classes.names, ensure_ascii=False, separators=(",", ":")).encode()

@@ -32,6 +32,8 @@ class Counts:
     """Images without an object."""
     media: PerSide
     """What is kept together on one side: a media, or an annotation that stands for itself."""
+    torn_media: int
+    """Media that have annotations on more than one side."""
     classes: Mapping[int, Tally]
     """By the id of each class that there is, also of those without any instance."""
     modes: Mapping[Mode, Tally]
@@ -61,6 +63,7 @@ def count(entries: Collection[Entry], excluded: Iterable[Exclusion], classes: Cl
         objects={side: counter.total() for side, counter in objects.items()},
         backgrounds={side: sum(not entry.class_ids for entry in found) for side, found in sides.items()},
         media={side: len({entry.media for entry in found}) for side, found in sides.items()},
+        torn_media=_torn(entries),
         classes={id_: Tally(_of(images, id_), _of(objects, id_)) for id_ in sorted(classes.known)},
         modes={
             mode: Tally(
@@ -81,12 +84,23 @@ def counts_document(counts: Counts, classes: Classes) -> dict[str, Any]:
         "objects": dict(counts.objects),
         "backgrounds": dict(counts.backgrounds),
         "media": dict(counts.media),
+        "torn_media": counts.torn_media,
         "shares": {side: round(share, 2) for side, share in counts.shares().items()},
         "classes": [{"id": id_, "name": classes.names[id_], **_tally(tally)} for id_, tally in counts.classes.items()],
         "modes": {mode: _tally(tally) for mode, tally in counts.modes.items()},
         "excluded": {reason: counts.excluded[reason] for reason in Reason if counts.excluded.get(reason)},
         "unknown_classes": {str(id_): number for id_, number in sorted(counts.unknown_classes.items())},
     }
+
+
+def _torn(entries: Iterable[Entry]) -> int:
+    sides: dict[str, Side] = {}
+    torn: set[str] = set()
+    for entry in entries:
+        media = entry.annotation.media
+        if media and sides.setdefault(media, entry.side) is not entry.side:
+            torn.add(media)
+    return len(torn)
 
 
 def _of(counters: Mapping[Side, Mapping[T, int]], what: T) -> PerSide:

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     NOT_FINITE = "label_not_finite"
     OUTSIDE = "label_outside"
     UNKNOWN_CLASS = "unknown_class"
+    SIDE_CONFLICT = "side_conflict"
     NOT_IN_TREE = "not_in_tree"
 
 

@@ -20,21 +20,44 @@ class ImageSource(NamedTuple):
     """What was made of the annotation's own image, in a few words that are the same on any machine; None when it is that image itself."""
 
 
-def link(source: Path, target: Path) -> None:
-    """Give a file another name.
+def link_or_copy(source: str, target: str) -> None:
+    """Give a file another name; where that cannot be, to a copy, which is durable after the next sync of its filesystem.
 
     Raises:
-        DatasetError: The file may not be linked.
-        OSError: The disk failed or is full, or the file does not exist.
+        DatasetError: The permissions of the source forbid it.
+        OSError: The disk failed or is full, or the source does not exist.
     """
     try:
         os.link(source, target)
-    except PermissionError as error:
-        raise DatasetError(
-            f"{source} cannot be linked: it belongs to another user, and fs.protected_hardlinks forbids that. Give all files of the "
-            "annotation tree to the user that the daemon runs as."
-        ) from error
     except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
+        if error.errno not in _NO_LINKS and not _cannot_be_linked_by_anyone(source, error):
+            raise _named(source, error) from error
+        _copy(source, target)
+
+
+def _cannot_be_linked_by_anyone(source: str, error: OSError) -> bool:
+    """EPERM has two meanings: this filesystem has no links (or this file may not have any), or it is another user's."""
+    return error.errno == errno.EPERM and os.geteuid() in {0, Path(source).stat().st_uid}
+
+
+def _copy(source: str, target: str) -> None:
+    try:
         shutil.copyfile(source, target)
+    except OSError as error:
+        raise _named(source, error) from error
+
+
+def _named(source: str, error: OSError) -> OSError | DatasetError:
+    """The error for the operator where permissions are at fault."""
+    match error.errno:
+        case errno.EPERM:
+            return DatasetError(
+                f"{source} cannot be linked by the user {os.geteuid()}: it belongs to the user {Path(source).stat().st_uid}, and "
+                "fs.protected_hardlinks forbids that. Give all files of the annotation tree to the user that the daemon runs as (chown -R)."
+            )
+        case errno.EACCES:
+            return DatasetError(
+                f"{source} cannot be read by the user {os.geteuid()}. Give all files of the annotation tree to the user that the daemon "
+                "runs as (chown -R)."
+            )
+    return error

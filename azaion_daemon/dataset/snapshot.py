@@ -1,25 +1,24 @@
 """A snapshot of the validated annotations: a dataset that can be named and repeated, and that nothing changes afterwards.
 
-It is formed under a temporary name, synced, and renamed when it is complete. Its files are hard links: no file of the tree is ever changed
-in place, so later edits and deletes do not reach into it.
+It is formed under a temporary name, synced, and renamed when it is complete: what has a name is whole, whatever the moment of a crash. Its
+files are hard links: no file of the tree is ever changed in place, so later edits and deletes do not reach into it. Its directories stay
+writable, since the trainer puts its label cache there.
 """
 
-import hashlib
-import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from azaion_daemon.dataset.classes import Classes, classes_digest_input
-from azaion_daemon.dataset.counts import Counts, counts_document
+from azaion_daemon.dataset import documents
+from azaion_daemon.dataset.classes import Classes
+from azaion_daemon.dataset.counts import Counts
+from azaion_daemon.dataset.disk import Disk, measure_disk
 from azaion_daemon.dataset.entries import Entry, Exclusion, Reason
-from azaion_daemon.dataset.linking import ImageSource, link
+from azaion_daemon.dataset.linking import ImageSource, link_or_copy
 from azaion_daemon.dataset.plan import DatasetPlan
+from azaion_daemon.dataset.readiness import Finding, judge
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import DatasetError
 from azaion_daemon.settings import DatasetSettings
@@ -28,6 +27,7 @@ from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 
 _FORMING = ".forming-"
+_READ_ONLY = 0o444
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class Snapshot:
     """The stream position that it shows."""
     counts: Counts
     class_names: tuple[str, ...]
+    remarks: tuple[Finding, ...]
+    """What is worth a word, though it can be trained on."""
 
     @property
     def name(self) -> str:
@@ -72,28 +74,48 @@ def form_snapshot(
     now: datetime,
     record_sides: Callable[[Mapping[str, Side]], None],
     image_of: Callable[[Annotation], ImageSource] | None = None,
+    training_bytes: int = 0,
+    proceed: Callable[[], None] = lambda: None,
 ) -> Snapshot:
     """Form a dataset on disk. The tree must not change meanwhile. Blocks, for seconds with many annotations.
 
-    `record_sides` makes the sides of new media durable; it is called before the dataset gets its name. `image_of` says which file stands
-    for an annotation's image; by default that in the tree.
+    Args:
+        plan: What it is to hold.
+        layout: Where everything lies.
+        classes: The classes that the plan was made with.
+        settings: Those that the plan was made with.
+        position: The stream position that the plan shows.
+        now: The date that it is named after.
+        record_sides: Makes the sides of new media durable; called before the dataset gets its name.
+        image_of: Which file stands for an annotation's image; by default that in the tree.
+        training_bytes: How much disk the training will need beside the dataset.
+        proceed: Called before each annotation; whatever it raises gives the dataset up.
 
     Raises:
-        DatasetError: It could not be trained on; every problem is named, and nothing is left.
-        StorageError: The disk failed or is full; nothing is left.
+        DatasetError: It could not be trained on, and every problem is named; or a file may not be linked.
+        StorageError: The disk failed or is full.
+        Exception: What `proceed` raises.
+
+    Whatever is raised, nothing is left.
     """
-    _refuse_untrainable(plan)
+    disk = measure_disk(layout, plan.entries, settings, training_bytes)
+    _remarks_or_refusal(plan, classes, settings, disk)
     final = _free_name(layout.datasets, f"azaion-{now:%Y-%m-%d}")
     forming = layout.datasets / (_FORMING + final.name)
     try:
         with storage("forming a dataset"):
-            placed, missing = _fill(forming, plan, layout, image_of or _in_tree(layout))
-            kept = plan.without(missing)
-            _refuse_untrainable(kept)
-            manifest = b"".join(_line(_manifest_entry(entry, image)) for entry, image in placed)
-            snapshot = _describe(forming, final, kept, manifest, classes, settings, position, now)
-            sync = FilesystemSync(layout.root)
+            if forming.exists():  # left by one that failed, on a disk that did not let it be removed
+                shutil.rmtree(forming)
+            _make_directories(forming)
+            sync = FilesystemSync(forming)
             try:
+                lines, missing = _fill(forming, plan.entries, layout, image_of, proceed)
+                kept = plan.without(missing, classes)
+                remarks = _remarks_or_refusal(kept, classes, settings, None)
+                manifest = b"".join(lines)
+                snapshot = Snapshot(documents.dataset_id(manifest, classes), final, position, kept.counts, classes.names, remarks)
+                _describe(forming, snapshot, manifest, kept, classes, settings, now)
+                proceed()
                 sync()
             finally:
                 sync.close()
@@ -106,9 +128,11 @@ def form_snapshot(
     return snapshot
 
 
-def _refuse_untrainable(plan: DatasetPlan) -> None:
-    if problems := plan.problems():
+def _remarks_or_refusal(plan: DatasetPlan, classes: Classes, settings: DatasetSettings, disk: Disk | None) -> tuple[Finding, ...]:
+    problems, remarks = judge(plan.counts, classes, settings, disk)
+    if problems:
         raise DatasetError("the annotations cannot be trained on:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return remarks
 
 
 def _free_name(datasets: Path, name: str) -> Path:
@@ -118,88 +142,63 @@ def _free_name(datasets: Path, name: str) -> Path:
     return path
 
 
-def _in_tree(layout: Layout) -> Callable[[Annotation], ImageSource]:
-    return lambda row: ImageSource(layout.image(Home.VALIDATED, row.name, row.extension))
-
-
-def _fill(
-    forming: Path, plan: DatasetPlan, layout: Layout, image_of: Callable[[Annotation], ImageSource]
-) -> tuple[list[tuple[Entry, ImageSource]], dict[str, Exclusion]]:
-    """Put every annotation's files in their place; what was placed, and what the tree lacks."""
+def _make_directories(forming: Path) -> None:
     for side in Side:
         (forming / side / "images").mkdir(parents=True)
         (forming / side / "labels").mkdir()
-    placed: list[tuple[Entry, ImageSource]] = []
+
+
+def _fill(
+    forming: Path,
+    entries: Iterable[Entry],
+    layout: Layout,
+    image_of: Callable[[Annotation], ImageSource] | None,
+    proceed: Callable[[], None],
+) -> tuple[list[bytes], dict[str, Exclusion]]:
+    """Put every annotation's files in their place; the lines of the manifest, and what the tree lacks."""
+    images, labels = str(layout.images(Home.VALIDATED)), str(layout.labels(Home.VALIDATED))
+    places = {side: str(forming / side) for side in Side}
+    lines: list[bytes] = []
     missing: dict[str, Exclusion] = {}
-    for entry in plan.entries:
-        name, image = entry.annotation.name, image_of(entry.annotation)
-        target = forming / entry.side / "images" / (name + image.path.suffix)
-        try:
-            link(image.path, target)
-            link(layout.label(Home.VALIDATED, name), forming / entry.side / "labels" / f"{name}.txt")
-        except FileNotFoundError as error:
-            target.unlink(missing_ok=True)
-            what = "label" if str(error.filename).endswith(".txt") else "image"
-            missing[name] = Exclusion(Reason.NOT_IN_TREE, f"the tree lacks its {what}")
+    for entry in entries:
+        proceed()
+        row, place = entry.annotation, places[entry.side]
+        if image_of is None:
+            source, suffix, resized = f"{images}/{row.name}.{row.extension}", f".{row.extension}", None
         else:
-            placed.append((entry, image))
-    return placed, missing
+            path, resized = image_of(row)
+            source, suffix = str(path), path.suffix
+        label, image = f"{place}/labels/{row.name}.txt", f"{place}/images/{row.name}{suffix}"
+        lacking = "label"
+        try:
+            link_or_copy(f"{labels}/{row.name}.txt", label)
+            lacking = "image"
+            link_or_copy(source, image)
+        except FileNotFoundError:
+            Path(label).unlink(missing_ok=True)
+            missing[row.name] = Exclusion(Reason.NOT_IN_TREE, f"the tree lacks its {lacking}")
+        else:
+            lines.append(documents.manifest_line(entry, suffix, resized))
+    return lines, missing
 
 
 def _describe(
-    forming: Path,
-    final: Path,
-    kept: DatasetPlan,
-    manifest: bytes,
-    classes: Classes,
-    settings: DatasetSettings,
-    position: int | None,
-    now: datetime,
-) -> Snapshot:
-    id_ = hashlib.sha256(manifest + classes_digest_input(classes)).hexdigest()
-    snapshot = Snapshot(id_, final, position, kept.counts, classes.names)
-    write_new(forming / "manifest.jsonl", manifest)
-    write_new(forming / "excluded.jsonl", b"".join(_line(_exclusion_entry(*item)) for item in sorted(kept.excluded.items())))
-    write_new(forming / "data.yaml", yaml.safe_dump(_data_yaml(final, classes), sort_keys=False, allow_unicode=True).encode())
-    document = {
-        "id": id_,
-        "name": final.name,
-        "position": position,
-        "created": now.isoformat(),
-        **counts_document(kept.counts, classes),
-        "settings": settings.model_dump(mode="json"),
-    }
-    write_new(forming / "dataset.json", json.dumps(document, indent=1).encode())
-    return snapshot
-
-
-def _manifest_entry(entry: Entry, image: ImageSource) -> dict[str, Any]:
-    """A line of the manifest: `extension` is that in the dataset, `image` the digest of the annotation's own image."""
-    row = entry.annotation
-    document = {
-        "name": row.name,
-        "extension": image.path.suffix.removeprefix("."),
-        "media": entry.media,
-        "split": entry.side,
-        "image": row.image,
-        "label": hashlib.sha256(row.label.encode()).hexdigest(),
-    }
-    return document if image.resized is None else {**document, "resized": image.resized}
-
-
-def _exclusion_entry(name: str, exclusion: Exclusion) -> dict[str, Any]:
-    return {"name": name, "reason": exclusion.reason, "detail": exclusion.detail}
-
-
-def _line(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _data_yaml(path: Path, classes: Classes) -> dict[str, Any]:
-    return {
-        "path": str(path),
-        "train": "train/images",
-        "val": "valid/images",
-        "test": "test/images",
-        "names": dict(enumerate(classes.names)),
-    }
+    forming: Path, snapshot: Snapshot, manifest: bytes, kept: DatasetPlan, classes: Classes, settings: DatasetSettings, now: datetime
+) -> None:
+    rest = documents.description(
+        snapshot.id,
+        snapshot.name,
+        kept.counts,
+        classes,
+        settings,
+        position=snapshot.position,
+        created=now,
+        remarks=snapshot.remarks,
+    )
+    for name, content in (
+        ("manifest.jsonl", manifest),
+        ("excluded.jsonl", documents.exclusions(kept.excluded)),
+        ("data.yaml", documents.data_yaml(snapshot.path, classes)),
+        ("dataset.json", rest),
+    ):
+        write_new(forming / name, content, mode=_READ_ONLY)

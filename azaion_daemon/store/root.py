@@ -24,7 +24,7 @@ _NEW = "new-"
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The identity of a root, which the split of its datasets is keyed with."""
+    """The identity of a root."""
 
     id: str
     created: float

@@ -12,9 +12,11 @@ from typing import Any
 
 import msgpack
 from PIL import Image
+from pydantic import ByteSize
 from rstream import AMQPMessage
 
 from azaion_daemon.ingest.rules import StagedImage
+from azaion_daemon.settings import DatasetSettings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 from azaion_daemon.store.root import init_root
@@ -66,6 +68,10 @@ def event(
         role=role,
         **{**fields, **others},
     )
+
+
+SMALL = DatasetSettings(min_images=1, min_objects=1, min_free_disk=ByteSize(0))
+"""How a dataset of a few annotations is formed."""
 
 
 def row(home: Home = Home.SEED, *, name: str = "a", label: str = BOX, extension: str = "jpg", **others: Any) -> Annotation:

@@ -14,13 +14,13 @@ from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import OperatorError, RootError, StorageError
 from azaion_daemon.index.rebuild import RebuildReport, rebuild
 from azaion_daemon.sandbox.scenes import write_classes
-from azaion_daemon.settings import DatasetSettings, Settings
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, Model, Position
 from azaion_daemon.store.root import lock_root
 from azaion_daemon.training.jobs import JobResult, Metrics, ModelFile, Outcome
-from tests.unit.builders import make_root, picture, put_files, row
+from tests.unit.builders import SMALL, make_root, picture, put_files, row
 
 SEED, VALIDATED = Home.SEED, Home.VALIDATED
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -52,7 +52,7 @@ def layout(tmp_path: Path) -> Layout:
     put_files(made, *rows, row(SEED, name="seed"))
     ledger = Ledger(made.ledger)
     ledger.commit_batch("s", Position(41, b"digest"), [*rows, row(SEED, name="seed")])
-    classes, settings = load_classes(made.classes), DatasetSettings()
+    classes, settings = load_classes(made.classes), SMALL
     plan = plan_dataset(rows, {}, classes, settings, key="k")
     form_snapshot(plan, made, classes, settings, position=41, now=AT, record_sides=ledger.add_sides)
     ledger.close()
@@ -79,7 +79,7 @@ def test_annotations_positions_and_sides_are_as_they_were(layout: Layout) -> Non
 def test_the_next_split_is_the_one_before(layout: Layout) -> None:
     _, ledger = remake(layout)
     sides = {media: Side(side) for media, side in ledger.sides().items()}
-    plan = plan_dataset(ledger.in_home(VALIDATED), sides, load_classes(layout.classes), DatasetSettings(), key="another")
+    plan = plan_dataset(ledger.in_home(VALIDATED), sides, load_classes(layout.classes), SMALL, key="another")
     assert plan.new_sides == {}
     ledger.close()
 

@@ -90,19 +90,3 @@ def test_sides_are_counted_in_images_and_objects() -> None:
     made = plan(*rows)
     assert made.counts.images == {Side.TRAIN: 7, Side.VALID: 2, Side.TEST: 1}
     assert made.counts.objects == {Side.TRAIN: 14, Side.VALID: 4, Side.TEST: 2}
-    assert made.problems() == []
-
-
-def test_no_annotations_at_all_is_a_problem_of_every_side() -> None:
-    assert len(plan().problems()) == 3
-
-
-def test_one_video_is_a_problem_that_says_what_to_do() -> None:
-    problems = plan(*(validated(f"f{number}", "v") for number in range(50))).problems()
-    assert len(problems) == 2
-    assert all("dataset.split_by" in problem for problem in problems)
-
-
-def test_no_object_to_learn_or_to_validate_on_is_a_problem() -> None:
-    problems = plan(*(validated(f"{number:02}", label="") for number in range(10))).problems()
-    assert problems == ["no labelled object in train", "no labelled object in valid"]

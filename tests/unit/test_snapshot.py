@@ -16,10 +16,9 @@ from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remove_debri
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import DatasetError, StorageError
 from azaion_daemon.ingest.tree import Tree
-from azaion_daemon.settings import DatasetSettings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
-from tests.unit.builders import BOX, make_root, picture, put_files, row, staged
+from tests.unit.builders import BOX, SMALL, make_root, picture, put_files, row, staged
 
 CLASSES = Classes(tuple(f"c{number}" for number in range(80)), frozenset(range(5)))
 NOW = datetime(2026, 4, 1, 12, tzinfo=UTC)
@@ -48,8 +47,8 @@ def form(
     def record(new: Mapping[str, Side]) -> None:
         known.update(new)
 
-    plan = plan_dataset(rows_of(10) if rows is None else rows, known, CLASSES, DatasetSettings(), key="k")
-    return form_snapshot(plan, layout, CLASSES, DatasetSettings(), position=5, now=NOW, record_sides=record, image_of=image_of)
+    plan = plan_dataset(rows_of(10) if rows is None else rows, known, CLASSES, SMALL, key="k")
+    return form_snapshot(plan, layout, CLASSES, SMALL, position=5, now=NOW, record_sides=record, image_of=image_of)
 
 
 def files(directory: Path) -> set[str]:
@@ -175,12 +174,12 @@ def test_a_dataset_that_cannot_train_leaves_nothing_and_records_no_side(layout: 
 
 def test_sides_are_recorded_before_the_dataset_has_its_name(layout: Layout) -> None:
     seen: list[list[str]] = []
-    plan = plan_dataset(rows_of(10), {}, CLASSES, DatasetSettings(), key="k")
+    plan = plan_dataset(rows_of(10), {}, CLASSES, SMALL, key="k")
     form_snapshot(
         plan,
         layout,
         CLASSES,
-        DatasetSettings(),
+        SMALL,
         position=None,
         now=NOW,
         record_sides=lambda new: seen.append([*(path.name for path in layout.datasets.iterdir()), str(len(new))]),
@@ -192,9 +191,9 @@ def test_a_failure_while_it_is_formed_leaves_nothing(layout: Layout) -> None:
     def fail(_: Mapping[str, Side]) -> None:
         raise StorageError("recording the split: disk I/O error")
 
-    plan = plan_dataset(rows_of(10), {}, CLASSES, DatasetSettings(), key="k")
+    plan = plan_dataset(rows_of(10), {}, CLASSES, SMALL, key="k")
     with pytest.raises(StorageError):
-        form_snapshot(plan, layout, CLASSES, DatasetSettings(), position=5, now=NOW, record_sides=fail)
+        form_snapshot(plan, layout, CLASSES, SMALL, position=5, now=NOW, record_sides=fail)
     assert list(layout.datasets.iterdir()) == []
 
 
