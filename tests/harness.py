@@ -51,6 +51,7 @@ class Site:
         self.overrides: dict[str, dict[str, Any]] = {
             "trigger": dict(NEVER),
             "ingest": {"min_free_disk": "1MiB"},
+            "dataset": {"min_images": 1, "min_objects": 1, "min_free_disk": "1MiB"},
             "training": {"gpus": "none"},
         }
         self._annotator = Annotator(broker, stream)

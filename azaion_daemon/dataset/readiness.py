@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from pydantic import ByteSize
+
 from azaion_daemon.dataset.classes import Classes, base_of
 from azaion_daemon.dataset.counts import Counts
 from azaion_daemon.dataset.disk import Disk
@@ -169,8 +171,8 @@ def _space(disk: Disk | None) -> Iterator[Finding]:
     if disk.free_bytes < disk.needed_bytes + disk.reserve_bytes:
         yield Finding(
             Code.TOO_LITTLE_DISK,
-            f"{_gib(disk.free_bytes)} are free below {disk.where}; the dataset and its training take about {_gib(disk.needed_bytes)}, and "
-            f"{_gib(disk.reserve_bytes)} must stay free",
+            f"{_size(disk.free_bytes)} are free below {disk.where}; the dataset and its training take about {_size(disk.needed_bytes)}, "
+            f"and {_size(disk.reserve_bytes)} must stay free",
             "Free some space, or lower dataset.min_free_disk",
         )
     if disk.free_inodes is not None and disk.free_inodes < disk.needed_inodes:
@@ -190,5 +192,5 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _gib(number: int) -> str:
-    return f"{number / (1 << 30):.1f} GiB"
+def _size(number: int) -> str:
+    return ByteSize(number).human_readable(separator=" ")

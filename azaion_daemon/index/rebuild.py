@@ -36,6 +36,8 @@ class RebuildReport:
     models: int
     current: str | None
     """The SHA-256 of the current model."""
+    contradictions: list[str]
+    """Sides that a later dataset gives otherwise than an earlier one, whose side counts."""
     unreadable: list[str]
     """Records that say nothing more."""
     old_ledger: str | None
@@ -78,6 +80,7 @@ def rebuild(
         media=len(datasets.sides),
         models=len(models),
         current=next((model.sha256 for model in models if model.current), None),
+        contradictions=datasets.contradictions,
         unreadable=[*datasets.unreadable, *unreadable],
         old_ledger=None if old is None else str(old),
     )

@@ -5,12 +5,15 @@ Datasets name the media and the digest of annotations, and the sides of the spli
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from azaion_daemon.dataset.split import Side
+from azaion_daemon.dataset.units import MEDIA
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.index.models import existing_model
 from azaion_daemon.index.rows import Source
@@ -18,8 +21,8 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import UNKNOWN_DIGEST, Model
 from azaion_daemon.training.jobs import JobDirectory, JobResult
 
-_MEDIA = "media:"
-"""How the manifest marks what is kept together because it is one media."""
+_NAME = re.compile(r"azaion-(?P<date>\d{4}-\d{2}-\d{2})(-(?P<number>\d+))?")
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -28,20 +31,27 @@ class FromDatasets:
 
     sources: dict[str, Source] = field(default_factory=dict)
     sides: dict[str, str] = field(default_factory=dict)
+    """Of what is kept together; where datasets contradict each other, what the earliest says."""
+    contradictions: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
 
 def read_datasets(layout: Layout) -> FromDatasets:
     """Read every manifest. One that is damaged says what it can."""
     found = FromDatasets()
-    for directory in sorted((path.parent for path in layout.datasets.glob("*/manifest.jsonl")), key=_created):
+    contradicted: set[tuple[str, str]] = set()
+    complete = [path.parent for path in layout.datasets.glob("*/manifest.jsonl") if not path.parent.name.startswith(".")]
+    for directory in sorted(complete, key=_age):
         try:
             inodes = _inodes(directory)
             for entry in _entries(directory / "manifest.jsonl"):
                 name, media, extension = entry["name"], entry["media"], entry["extension"]
-                found.sides.setdefault(media, Side(entry["split"]).value)
+                side = Side(entry["split"]).value
+                if (first := found.sides.setdefault(media, side)) != side and (media, side) not in contradicted:
+                    contradicted.add((media, side))
+                    found.contradictions.append(f"{directory.name}: {media} is on the side {side}, in an earlier dataset on {first}")
                 found.sources[name] = Source(
-                    media=media.removeprefix(_MEDIA) if media.startswith(_MEDIA) else "",
+                    media=media.removeprefix(MEDIA) if media.startswith(MEDIA) else entry.get("of", ""),
                     digest=entry["image"] or UNKNOWN_DIGEST,
                     inode=inodes.get(f"{name}.{extension}"),
                 )
@@ -79,11 +89,18 @@ def _results(parent: Path, unreadable: list[str]) -> Iterator[tuple[Path, JobRes
                 yield directory, result
 
 
-def _created(directory: Path) -> tuple[str, str]:
+def _age(directory: Path) -> tuple[datetime, int, str]:
+    """What sorts datasets by their age: what they say of it, else the date and number in the name, else as the newest."""
+    named = _NAME.fullmatch(directory.name)
+    number = int(named["number"] or 1) if named else 1
     try:
-        return str(json.loads((directory / "dataset.json").read_bytes())["created"]), directory.name
+        created = datetime.fromisoformat(json.loads((directory / "dataset.json").read_bytes())["created"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "", directory.name
+        try:
+            created = datetime.fromisoformat(named["date"]) if named else _NEVER
+        except ValueError:
+            created = _NEVER
+    return created if created.tzinfo else created.replace(tzinfo=UTC), number, directory.name
 
 
 def _entries(manifest: Path) -> Iterator[dict[str, Any]]:

@@ -75,6 +75,7 @@ def rebuild_document(report: RebuildReport) -> dict[str, Any]:
         "media": report.media,
         "models": report.models,
         "current": report.current,
+        "contradictions": report.contradictions[:NAMED],
         "unreadable": report.unreadable[:NAMED],
         "old_ledger": report.old_ledger,
         "not_restored": list(NOT_RESTORED),
@@ -85,6 +86,7 @@ def render_rebuild(report: RebuildReport, settings: Settings) -> str:
     """What a new ledger holds, for people."""
     lines = render_index(report.index)
     lines.append(f"Restored: the sides of {report.media:,} media, {report.models} models.")
+    lines += _listed(report.contradictions, "sides contradict an earlier dataset, which counts: a manifest is damaged or was edited")
     lines += _listed(report.unreadable, "records cannot be read")
     lines += [f"Not restored: {what}." for what in NOT_RESTORED]
     if report.old_ledger is not None:

@@ -33,8 +33,8 @@ _LEAST_FOUND = 0.5
 _INGEST_LIMIT_S = 120.0
 _TRAIN_LIMIT_S = 900.0
 _OVERRIDES: dict[str, Any] = {
-    "dataset": {"split_by": "media"},
     "ingest": {"min_free_disk": "64MiB"},
+    "dataset": {"split_by": "media", "min_free_disk": "64MiB"},
     "training": {"gpus": "none", "overrides": TRAINING_OVERRIDES},
 }
 

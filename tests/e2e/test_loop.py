@@ -27,7 +27,15 @@ async def test_annotations_become_a_published_model_although_the_daemon_is_kille
         operator = Operator(tmp_path)
         validated = len(shift.names(Fate.VALIDATED))
         trigger = {"new_annotations": validated, "min_total": validated}
-        operator.configure(world.dotenv(), {"trigger": trigger, "ingest": {"min_free_disk": "1MiB"}, "training": {"gpus": "none"}})
+        operator.configure(
+            world.dotenv(),
+            {
+                "trigger": trigger,
+                "ingest": {"min_free_disk": "1MiB"},
+                "dataset": {"min_images": 1, "min_objects": 1, "min_free_disk": "1MiB"},
+                "training": {"gpus": "none"},
+            },
+        )
         operator.command("init")
         with operator.daemon() as daemon:
             await Annotator(world.broker, world.stream).publish(shift.messages, duplicates=0.1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from azaion_daemon.dataset.snapshot import form_snapshot
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import OperatorError, RootError, StorageError
 from azaion_daemon.index.rebuild import RebuildReport, rebuild
+from azaion_daemon.ops.indexing import render_rebuild
 from azaion_daemon.sandbox.scenes import write_classes
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Home, Layout
@@ -188,4 +190,55 @@ def test_a_root_that_is_in_use_or_none_is_refused(layout: Layout, tmp_path: Path
 def test_what_is_in_the_tree_counts_as_of_the_position_that_is_gone_on_from(layout: Layout) -> None:
     _, ledger = remake(layout)
     assert ledger.annotations(["00"])["00"].position == 41
+    ledger.close()
+
+
+def add_dataset(layout: Layout, name: str, created: str | None, **sides: str) -> None:
+    directory = layout.datasets / name
+    for side in Side:
+        (directory / side / "images").mkdir(parents=True)
+    if created is not None:
+        (directory / "dataset.json").write_text(json.dumps({"created": created}))
+    lines = [
+        {"name": f"x-{media}", "extension": "jpg", "media": f"media:{media}", "split": side, "image": "0" * 64}
+        for media, side in sides.items()
+    ]
+    (directory / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_where_datasets_contradict_each_other_the_earliest_counts_and_it_is_said(layout: Layout) -> None:
+    add_dataset(layout, "azaion-2026-01-01", "2026-05-01T00:00:00+00:00", w="train")  # what it says goes before its name
+    add_dataset(layout, "azaion-2026-04-01", None, w="valid", x="test")
+    add_dataset(layout, "azaion-2026-04-01-10", None, w="test", x="valid")
+    add_dataset(layout, "azaion-2026-04-01-2", None, w="test")
+    report, ledger = remake(layout)
+    sides = ledger.sides()
+    ledger.close()
+    assert (sides["media:w"], sides["media:x"]) == ("valid", "test")
+    assert report.contradictions == [
+        "azaion-2026-04-01-2: media:w is on the side test, in an earlier dataset on valid",
+        "azaion-2026-04-01-10: media:x is on the side valid, in an earlier dataset on test",
+        "azaion-2026-01-01: media:w is on the side train, in an earlier dataset on valid",
+    ]
+    assert "3 sides contradict" in render_rebuild(report, settings_of(layout))
+
+
+def test_a_dataset_that_was_never_complete_says_nothing(layout: Layout) -> None:
+    add_dataset(layout, ".forming-azaion-2026-02-01", None, w="train")
+    report, ledger = remake(layout)
+    ledger.close()
+    assert (report.media, report.contradictions) == (10, [])
+
+
+def test_by_name_the_media_is_known_again_too(layout: Layout) -> None:
+    shutil.rmtree(next(layout.datasets.iterdir()))
+    ledger = Ledger(layout.ledger)
+    rows = ledger.in_home(VALIDATED)
+    ledger.close()
+    classes, settings = load_classes(layout.classes), SMALL.model_copy(update={"split_by": "name"})
+    plan = plan_dataset(rows, {}, classes, settings, key="k")
+    form_snapshot(plan, layout, classes, settings, position=41, now=AT, record_sides=lambda _: None)
+    _, ledger = remake(layout)
+    assert ledger.sides() == plan.new_sides
+    assert {one.media for one in ledger.in_home(VALIDATED)} == {f"v{number}" for number in range(10)}
     ledger.close()
