@@ -43,6 +43,14 @@ def test_what_annotators_meant_is_in_the_tree_whatever_is_sent_twice(site: Site)
     assert site.left_over() == []
 
 
+def test_a_dataset_that_a_crash_left_unfinished_is_removed_at_the_start(site: Site) -> None:
+    debris = site.root / "datasets" / ".forming-azaion-2026-04-01"
+    (debris / "train" / "images").mkdir(parents=True)
+    with site.daemon() as daemon:
+        assert daemon.wait_for_event("dataset.debris_removed")["dataset"] == "azaion-2026-04-01"
+    assert list((site.root / "datasets").iterdir()) == []
+
+
 def test_stopped_in_the_middle_and_started_again_it_goes_on_as_if_nothing_had_happened(site: Site) -> None:
     shift = scenario(200, seed=2)
     site.overrides["ingest"]["batch_messages"] = 7

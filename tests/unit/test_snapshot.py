@@ -1,7 +1,10 @@
 """A dataset on disk: complete under its name or not there, and never changed afterwards."""
 
+import errno
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from azaion_daemon.dataset.classes import Classes
+from azaion_daemon.dataset.classes import Classes, load_classes
+from azaion_daemon.dataset.documents import data_yaml
 from azaion_daemon.dataset.linking import ImageSource
 from azaion_daemon.dataset.plan import plan_dataset
 from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remove_debris
@@ -204,16 +208,102 @@ def test_what_a_crash_left_is_removed_and_what_is_complete_stays(layout: Layout)
     assert [path.name for path in layout.datasets.iterdir()] == [made.name]
 
 
-def test_files_are_copied_where_links_cannot_be(tmp_path: Path) -> None:
-    """Another filesystem for the datasets: EXDEV."""
-    layout = make_root(tmp_path / "azaion")
-    put_files(layout, *rows_of(10))
-    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", layout.datasets], check=False, capture_output=True).returncode:
-        pytest.skip("mounting another filesystem needs root")
-    try:
-        made = form(layout)
-        image = next(made.path.rglob("*.jpg"))
-        assert image.read_bytes() == picture(0)
-        assert image.stat().st_dev != layout.root.stat().st_dev
-    finally:
-        subprocess.run(["umount", "-l", layout.datasets], check=True)
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP, errno.EPERM])
+def test_files_are_copied_where_links_cannot_be(layout: Layout, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Real ones are in the tests of faults; no filesystem here says EOPNOTSUPP."""
+
+    def link(source: str, target: str) -> None:
+        raise OSError(number, os.strerror(number), source, None, target)
+
+    monkeypatch.setattr(os, "link", link)
+    made = form(layout)
+    assert {image.read_bytes() for image in made.path.rglob("*.jpg")} == {picture(0)}
+    assert sum(made.counts.images.values()) == 10
+
+
+def test_any_other_failure_is_not_papered_over_with_a_copy(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(source: str, target: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), source, None, target)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(StorageError, match="Check the disk"):
+        form(layout)
+    assert list(layout.datasets.iterdir()) == []
+
+
+def test_what_a_failed_one_could_not_remove_is_no_obstacle(layout: Layout) -> None:
+    rest = layout.datasets / ".forming-azaion-2026-04-01" / "train" / "images"
+    rest.mkdir(parents=True)
+    (rest / "stranger.jpg").touch()
+    made = form(layout)
+    assert "train/images/stranger.jpg" not in files(made.path)
+    assert [path.name for path in layout.datasets.iterdir()] == [made.name]
+
+
+def test_a_dataset_can_be_given_up_in_the_middle(layout: Layout) -> None:
+    class GivenUpError(Exception):
+        pass
+
+    calls: list[None] = []
+
+    def proceed() -> None:
+        calls.append(None)
+        if len(calls) == 6:
+            raise GivenUpError
+
+    plan = plan_dataset(rows_of(10), {}, CLASSES, SMALL, key="k")
+    with pytest.raises(GivenUpError):
+        form_snapshot(plan, layout, CLASSES, SMALL, position=5, now=NOW, record_sides=lambda _: None, proceed=proceed)
+    assert list(layout.datasets.iterdir()) == []
+
+
+def test_what_it_says_of_itself_is_not_written_to_and_the_trainers_cache_has_room(layout: Layout) -> None:
+    made = form(layout)
+    for name in ("manifest.jsonl", "excluded.jsonl", "data.yaml", "dataset.json"):
+        assert (made.path / name).stat().st_mode & 0o777 == 0o444
+    for side in Side:
+        assert (made.path / side).stat().st_mode & 0o200
+        (made.path / side / "labels.cache").touch()
+
+
+def test_remarks_are_with_the_dataset(layout: Layout) -> None:
+    made = form(layout)
+    assert [remark.code for remark in made.remarks] == ["class_without_instance"]
+    (remark,) = json.loads((made.path / "dataset.json").read_text())["remarks"]
+    assert set(remark) == {"code", "what", "remedy"}
+
+
+_ID_ELSEWHERE = """
+import random, sys
+from pathlib import Path
+from tests.unit import test_snapshot as here
+layout = here.make_root(Path(sys.argv[1]))
+rows = here.rows_of(40)
+random.shuffle(rows)
+here.put_files(layout, *rows)
+print(here.form(layout, rows).id)
+"""
+
+
+def test_the_same_rows_give_the_same_id_on_any_machine(tmp_path: Path) -> None:
+    """In another order, below another root, with other hashes of Python."""
+    ids = set()
+    for seed in ("1", "2", "3"):
+        command = [sys.executable, "-c", _ID_ELSEWHERE, str(tmp_path / seed)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        ids.add(done.stdout.strip())
+    assert len(ids) == 1
+    assert len(ids.pop()) == 64
+
+
+@pytest.mark.parametrize("count", range(21))
+def test_every_number_of_classes_fills_80_slots_and_the_path_is_absolute(tmp_path: Path, count: int) -> None:
+    none = Classes(tuple(f"Class-{slot}" for slot in range(80)), frozenset())
+    listed = tmp_path / "classes.json"
+    listed.write_text(json.dumps([{"Id": number, "Name": f"Näme: {number}"} for number in range(count)]))
+    classes = load_classes(listed) if count else none
+    data = yaml.safe_load(data_yaml(Path("datasets") / "azaion-2026-04-01", classes))
+    assert list(data["names"]) == list(range(80))
+    assert tuple(data["names"].values()) == classes.names
+    assert sum(not name.startswith("Class-") for name in data["names"].values()) == 3 * count
+    assert Path(data["path"]) == Path.cwd() / "datasets" / "azaion-2026-04-01"
