@@ -6,6 +6,7 @@ crash changes nothing.
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -76,5 +77,8 @@ class Quarantine:
 
     def entries(self) -> list[QuarantinedMessage]:
         """All of them, in the order of the stream."""
-        documents = (json.loads(path.read_text()) for path in self._directory.glob("*.json"))
-        return sorted((QuarantinedMessage(**document) for document in documents), key=lambda entry: entry.position)
+        found = []
+        for path in self._directory.glob("*.json"):
+            with suppress(FileNotFoundError):  # it was let go meanwhile
+                found.append(QuarantinedMessage(**json.loads(path.read_text())))
+        return sorted(found, key=lambda entry: entry.position)

@@ -11,6 +11,8 @@ from typing_extensions import override
 
 _GZIP = 31
 """zlib's way to say: a gzip header and trailer, the largest window."""
+MAX_UNPACKED_BYTES = 1 << 30
+"""A sub-entry's header may say up to 4 GiB, in a few megabytes. A hundred times what producers pack is no honest one."""
 
 
 class BoundedGzip(GzipCompressionCodec):
@@ -18,6 +20,10 @@ class BoundedGzip(GzipCompressionCodec):
 
     @override
     def uncompress(self, compressed_data: bytes, uncompressed_data_size: int) -> bytes:
+        if uncompressed_data_size > MAX_UNPACKED_BYTES:
+            raise ValueError(
+                f"a sub-entry says that it unpacks to {uncompressed_data_size} bytes, more than the {MAX_UNPACKED_BYTES} taken"
+            )
         unpacking = isal_zlib.decompressobj(_GZIP)
         content: bytes = unpacking.decompress(compressed_data, uncompressed_data_size + 1)
         if len(content) != uncompressed_data_size or not unpacking.eof:

@@ -9,7 +9,7 @@ from rstream import CompressionType
 from rstream.compression import CompressionHelper, GzipCompressionCodec
 from rstream.schema import Deliver
 
-from azaion_daemon.stream.gunzip import BoundedGzip, unpack_with_isal
+from azaion_daemon.stream.gunzip import MAX_UNPACKED_BYTES, BoundedGzip, unpack_with_isal
 
 unpack_with_isal()
 
@@ -39,6 +39,12 @@ def test_messages_come_out_as_they_went_in() -> None:
 def test_what_does_not_unpack_to_what_it_says_is_an_error(packed: bytes) -> None:
     with pytest.raises((ValueError, zlib.error)):
         chunk(entry([b"a"], CompressionType.Gzip, packed)).get_messages()
+
+
+def test_a_header_that_says_gigabytes_is_refused_before_anything_is_unpacked() -> None:
+    packed = gzip.compress(b"\0\0\0\1a")
+    with pytest.raises(ValueError, match="more than the 1073741824 taken"):
+        BoundedGzip().uncompress(packed, MAX_UNPACKED_BYTES + 1)
 
 
 def test_the_library_unpacks_by_our_codec_and_packs_by_its_own() -> None:

@@ -28,6 +28,13 @@ def test_entries_come_in_the_order_of_the_stream(tmp_path: Path) -> None:
     assert [entry.offset for entry in quarantine.entries()] == [9, 20, 100]
 
 
+def test_one_that_is_let_go_while_they_are_listed_is_left_out(tmp_path: Path) -> None:
+    quarantine = Quarantine(tmp_path)
+    quarantine.put(stream="s", offset=1, data=b"x", reason="r", now=0.0)
+    (tmp_path / "2.json").symlink_to("gone.json")  # there for the listing, not for the reading
+    assert [entry.offset for entry in quarantine.entries()] == [1]
+
+
 def test_the_same_message_again_changes_nothing(tmp_path: Path) -> None:
     quarantine = Quarantine(tmp_path)
     put(quarantine, 1)
