@@ -53,6 +53,7 @@ class Conductor:
         workers: WorkerPool,
         gpus: Gpus,
         order_release: Callable[[str], Awaitable[None]],
+        after_job: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
@@ -64,6 +65,7 @@ class Conductor:
         self._workers = workers
         self._gpus = gpus
         self._order_release = order_release
+        self._after_job = after_job
         self._clock = clock
         self.decision = Decision(due=False, why="starting")
         self.job: Job | None = None
@@ -86,6 +88,7 @@ class Conductor:
                 await self._fail(error)
             finally:
                 self.job = self.progress = None
+                self._after_job()
 
     async def _due(self) -> Job:
         """Wait until a training is due, and request it."""

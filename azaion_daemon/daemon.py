@@ -31,6 +31,7 @@ from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
+from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
@@ -109,6 +110,7 @@ class Daemon:
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
         former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
+        self._keeper = Keeper(settings.retention, layout, self._ledger)
         self._conductor = Conductor(
             settings,
             layout,
@@ -118,6 +120,7 @@ class Daemon:
             workers=WorkerPool(),
             gpus=NvmlGpus(),
             order_release=self._outbox.order,
+            after_job=self._keeper.look,
         )
         self._inbox = inbox
         self._started = time.time()
@@ -159,6 +162,7 @@ class Daemon:
             conducting = tasks.create_task(self._conductor.run(), name="conduct")
             digesting = tasks.create_task(self._digester.run(), name="digest")
             publishing = tasks.create_task(self._outbox.run(), name="publish")
+            keeping = tasks.create_task(self._keeper.run(), name="keep")
             answering = tasks.create_task(self._keep_answering(), name="answer")
             reloading = tasks.create_task(self._keep_reloading(), name="reload")
             reporting = tasks.create_task(self._keep_reporting(), name="report")
@@ -171,6 +175,7 @@ class Daemon:
             conducting.cancel()
             digesting.cancel()
             publishing.cancel()
+            keeping.cancel()
             answering.cancel()
             reloading.cancel()
             self._pipeline.stop()
@@ -195,6 +200,7 @@ class Daemon:
             plan = plan_reload(self._settings, after)
             self._settings = plan.running
             self._consumer.reconfigure(plan.running.stream)
+            self._keeper.reconfigure(plan.running.retention)
             log.info("config.reloaded", applied=plan.applied, restart_required=plan.restart_required)
 
     async def _keep_answering(self) -> None:

@@ -79,6 +79,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "dataset.forming": ("info", "A dataset is being formed."),
     "dataset.formed": ("info", "A dataset is complete under its name; `remarks` are what dataset.json says of it."),
     "dataset.debris_removed": ("info", "A dataset that a crash left unfinished was removed."),
+    "retention.removed": ("info", "A dataset or (a part of) a job's directory was removed, because of `why`; that gave `freed_bytes`."),
+    "retention.failed": ("warning", "Something cannot be read or removed, see `why`; it is tried again, once a day at least."),
     # Training
     "job.state": ("info", "A job changed its state."),
     "job.failed": ("error", "A job ended without a model; see `why`."),

@@ -244,6 +244,15 @@ class PublishSettings(Section):
         return key if key is not None and key.get_secret_value() else None
 
 
+class RetentionSettings(Section):
+    """How long datasets and job directories are kept that nothing refers to."""
+
+    datasets_keep: Annotated[int, Field(ge=1), LIVE] = 10
+    datasets_keep_days: Annotated[float, Field(ge=0, le=36_500), LIVE] = 30.0
+    jobs_keep: Annotated[int, Field(ge=1), LIVE] = 20
+    jobs_keep_days: Annotated[float, Field(ge=0, le=36_500), LIVE] = 90.0
+
+
 class LogSettings(Section):
     """What is logged, and how."""
 
@@ -263,6 +272,7 @@ class Settings(Section):
     training: TrainingSettings
     export: ExportSettings
     publish: PublishSettings = PublishSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 
 

@@ -156,6 +156,22 @@ def exclusive_lock(path: Path, *, busy: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether some process holds an `exclusive_lock`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
 def lock_holder(path: Path) -> int | None:
     """The pid of the process that holds an `exclusive_lock`; None when nobody does. A pid that merely stands in a file proves nothing."""
     try:

@@ -3,11 +3,12 @@
 A lease is a flock on `{uuid}.lock`, held by the worker itself, so nothing stays leased by the dead. Here it is only looked at.
 """
 
-import fcntl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from azaion_daemon.store.durable import is_locked
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,7 @@ class NvmlGpus:
 
 def leased(locks: Path, uuids: Iterable[str]) -> frozenset[str]:
     """Those of the GPUs whose lease some worker holds now."""
-    held = set()
-    for uuid in uuids:
-        try:
-            with (locks / f"{uuid}.lock").open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            continue
-        except BlockingIOError:
-            held.add(uuid)
-    return frozenset(held)
+    return frozenset(uuid for uuid in uuids if is_locked(locks / f"{uuid}.lock"))
 
 
 @dataclass(frozen=True)

@@ -241,6 +241,10 @@ class JobDirectory:
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
 
+    def worked_with(self) -> list[Path]:
+        """What is worthless once the job has ended, and large."""
+        return [path for path in (self.run, self.checkpoints, self.library_home) if path.is_dir() and not path.is_symlink()]
+
     def create(self, spec: JobSpec) -> None:
         """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
         with storage("Making a job's directory"):

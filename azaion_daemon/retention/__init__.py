@@ -1,0 +1,1 @@
+"""How long datasets and job directories are kept."""

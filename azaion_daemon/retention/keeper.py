@@ -1,0 +1,124 @@
+"""Applies the rules of retention to a root: after each job, at the start, when the settings change, and once a day."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Never
+
+from azaion_daemon.logs import get_logger
+from azaion_daemon.retention.facts import living_workers, look_at_disk
+from azaion_daemon.retention.removal import name_of, remove, set_aside, set_aside_before
+from azaion_daemon.retention.rules import Decision, Facts, Fate, decide
+from azaion_daemon.settings import RetentionSettings
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import LedgerThread
+from azaion_daemon.training.jobs import JobDirectory
+
+log = get_logger(__name__)
+
+_PERIOD_S = 86400.0
+_PAUSE_S = 0.005
+
+
+class Keeper:
+    """Removes what the rules let go. What cannot be removed is a warning, and is tried again by the next pass."""
+
+    def __init__(
+        self, settings: RetentionSettings, layout: Layout, ledger: LedgerThread, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._settings = settings
+        self._layout = layout
+        self._call = ledger
+        self._ledger = ledger.ledger
+        self._clock = clock
+        self._due = asyncio.Event()
+
+    def look(self) -> None:
+        """Have a pass made soon."""
+        self._due.set()
+
+    def reconfigure(self, settings: RetentionSettings) -> None:
+        """Go by other settings from now on."""
+        if settings != self._settings:
+            self._settings = settings
+            self.look()
+
+    async def run(self) -> Never:
+        """Make passes until cancelled. A removal that is cut short is finished by the next start."""
+        while True:
+            self._due.clear()
+            await self.make_pass()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PERIOD_S):
+                    await self._due.wait()
+
+    async def make_pass(self) -> None:
+        """Remove what may go.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        try:
+            await self._finish_what_was_begun()
+            on_disk = await asyncio.to_thread(look_at_disk, self._layout)  # before the ledger: see there
+            facts = Facts(
+                on_disk.datasets,
+                on_disk.job_directories,
+                await self._call(self._ledger.jobs),
+                await self._call(self._ledger.models),
+                await self._call(self._ledger.releases),
+                await asyncio.to_thread(living_workers, self._layout, on_disk.job_directories),
+            )
+        except OSError as error:
+            log.warning("retention.failed", name=None, why=str(error))
+            return
+        for why in on_disk.unreadable:
+            log.warning("retention.failed", name=None, why=why)
+        await self._carry_out(decide(facts, self._settings, now=self._clock()))
+
+    async def _finish_what_was_begun(self) -> None:
+        for parent in (self._layout.datasets, self._layout.jobs):
+            for aside in await asyncio.to_thread(set_aside_before, parent):
+                await self._empty(aside, name_of(aside), "its removal was cut short before")
+
+    async def _carry_out(self, decision: Decision) -> None:
+        layout = self._layout
+        for verdict in decision.jobs:
+            match verdict.fate:
+                case Fate.GOES:
+                    await self._remove(layout.jobs, verdict.name, verdict.why)
+                case Fate.SHRINKS:
+                    parts = await asyncio.to_thread(JobDirectory(layout.jobs / verdict.name).worked_with)
+                    for part in parts:
+                        await self._remove(layout.jobs, f"{verdict.name}/{part.name}", "the job is old, and only its model is referred to")
+        for verdict in decision.datasets:
+            if verdict.fate is Fate.GOES:
+                await self._remove(layout.datasets, verdict.name, verdict.why)
+
+    async def _remove(self, parent: Path, name: str, why: str) -> None:
+        try:
+            aside = await asyncio.to_thread(set_aside, parent / name, parent)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("retention.failed", name=str(parent / name), why=str(error))
+        else:
+            await self._empty(aside, name, why)
+
+    async def _empty(self, aside: Path, name: str, why: str) -> None:
+        """Remove in portions, resting as long as each has taken: others use the same disk, and a stop waits for one portion only."""
+        portions = remove(aside)
+        freed = 0
+        portion: int | None = 0
+        try:
+            while portion is not None:
+                freed += portion
+                began = time.monotonic()
+                portion = await asyncio.to_thread(lambda: next(portions, None))
+                await asyncio.sleep(max(_PAUSE_S, time.monotonic() - began))
+        except OSError as error:
+            log.warning("retention.failed", name=str(aside), why=str(error))
+        else:
+            log.info("retention.removed", directory=str(aside.parent), name=name, why=why, freed_bytes=freed)
