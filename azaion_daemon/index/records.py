@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+from azaion_daemon.dataset.manifest import read_manifest
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.dataset.units import MEDIA
 from azaion_daemon.errors import TrainingError
@@ -44,7 +44,7 @@ def read_datasets(layout: Layout) -> FromDatasets:
     for directory in sorted(complete, key=_age):
         try:
             inodes = _inodes(directory)
-            for entry in _entries(directory / "manifest.jsonl"):
+            for entry in read_manifest(directory):
                 name, media, extension = entry["name"], entry["media"], entry["extension"]
                 side = Side(entry["split"]).value
                 if (first := found.sides.setdefault(media, side)) != side and (media, side) not in contradicted:
@@ -101,12 +101,6 @@ def _age(directory: Path) -> tuple[datetime, int, str]:
         except ValueError:
             created = _NEVER
     return created if created.tzinfo else created.replace(tzinfo=UTC), number, directory.name
-
-
-def _entries(manifest: Path) -> Iterator[dict[str, Any]]:
-    with manifest.open("rb") as lines:
-        for line in lines:
-            yield json.loads(line)
 
 
 def _inodes(dataset: Path) -> dict[str, int]:

@@ -24,6 +24,7 @@ _ENDED = frozenset({JobState.RELEASING, JobState.RELEASED, JobState.REJECTED, Jo
 this release does not know, keeps all that it refers to."""
 
 T = TypeVar("T")
+Recency = tuple[int, float, str]
 
 
 class Fate(StrEnum):
@@ -43,6 +44,11 @@ class DatasetOnDisk:
     id: str
     created: float
     position: int | None
+
+    @property
+    def recency(self) -> Recency:
+        """What the newest is told by."""
+        return _recency(self.name, self.position, self.created)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +136,7 @@ def _judge(
     now: float,
     shrinks: Callable[[T], bool] = lambda _: False,
 ) -> tuple[Verdict, ...]:
-    def recency(thing: T) -> tuple[int, float, str]:
-        name, position, time = identify(thing)
-        return (-1 if position is None else position, time, name)
-
-    newest_first = sorted(things, key=recency, reverse=True)
+    newest_first = sorted(things, key=lambda thing: _recency(*identify(thing)), reverse=True)
     newest = min(now, max((identify(thing)[2] for thing in newest_first), default=now))
     verdicts = []
     for rank, thing in enumerate(newest_first):
@@ -147,6 +149,11 @@ def _judge(
             fate = Fate.GOES if not referred_by else Fate.SHRINKS if shrinks(thing) else Fate.STAYS
         verdicts.append(Verdict(name, fate, referred_by, max(0, keep - rank), None if aged else kept_until))
     return tuple(verdicts)
+
+
+def _recency(name: str, position: int | None, time: float) -> Recency:
+    """Positions only grow, whatever clocks do."""
+    return (-1 if position is None else position, time, name)
 
 
 def _references_to_jobs(facts: Facts) -> Iterator[tuple[str, str]]:

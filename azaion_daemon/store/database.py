@@ -88,6 +88,29 @@ def open_database(path: Path) -> sqlite3.Connection:
     return db
 
 
+def read_database(path: Path) -> sqlite3.Connection:
+    """Open the database of a ledger for reading only, beside a process that writes: all that is read is as of one moment.
+
+    Raises:
+        RootError: This user cannot read it, or it is of an earlier version.
+        StorageError: SQLite cannot read it.
+    """
+    try:
+        with sqlite_errors(f"reading {path}", opening=True):
+            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA busy_timeout=10000")
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            db.execute("BEGIN")
+    except StorageError as error:
+        if getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+            raise RootError(f"{path} cannot be read by this user. Run this as the user of the daemon.") from error
+        raise
+    if version < SCHEMA_VERSION:
+        db.close()
+        raise RootError(f"{path} is of an earlier version; the next start of the daemon brings it up to date.")
+    return db
+
+
 @contextmanager
 def transaction(db: sqlite3.Connection, doing: str) -> Iterator[sqlite3.Connection]:
     """All of it or nothing, durably. `doing` says what failed."""

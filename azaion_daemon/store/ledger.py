@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from azaion_daemon.errors import RootError
-from azaion_daemon.store.database import create_database, open_database, sqlite_errors, transaction
+from azaion_daemon.store.database import create_database, open_database, read_database, sqlite_errors, transaction
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Outline, Position, Release, ReleaseState
 
@@ -63,8 +63,8 @@ def _moves(rows: Iterable[Annotation]) -> Iterator[dict[str, object]]:
 class Ledger:
     """The database of one root directory."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Open an existing ledger and migrate it.
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time, read_only: bool = False) -> None:
+        """Open an existing ledger and migrate it. With `read_only` it may be that of a running daemon, and stays as it is.
 
         Raises:
             RootError: There is none, or it is something else.
@@ -73,7 +73,7 @@ class Ledger:
         if not path.exists():
             raise RootError(f"{path} does not exist. Restore it from a backup, or make it anew with: azaion-daemon index rebuild")
         self._clock = clock
-        self._db = open_database(path)
+        self._db = read_database(path) if read_only else open_database(path)
 
     @classmethod
     def create(cls, path: Path) -> None:

@@ -67,6 +67,20 @@ def open_root(layout: Layout) -> Root:
     return _identity(layout)
 
 
+def identify_root(layout: Layout) -> Root:
+    """The identity of a root, for who only reads there.
+
+    Raises:
+        RootError: It has none: it is not mounted, or not one that `init` made.
+    """
+    if not layout.root_id.exists():
+        raise RootError(
+            f"{layout.root} is not a root of this daemon: {layout.root_id} is missing. Is its disk mounted? A new root is made by: "
+            "azaion-daemon init"
+        )
+    return _identity(layout)
+
+
 @contextmanager
 def lock_root(layout: Layout) -> Iterator[None]:
     """Be the only process that writes below this root.
@@ -79,11 +93,7 @@ def lock_root(layout: Layout) -> Iterator[None]:
 
 
 def _check_root(layout: Layout) -> None:
-    if not layout.root_id.exists():
-        raise RootError(
-            f"{layout.root} is not a root of this daemon: {layout.root_id} is missing. Is its disk mounted? A new root is made by: "
-            "azaion-daemon init"
-        )
+    identify_root(layout)
     device = layout.root.stat().st_dev
     homes = {directory: directory.stat() for home in Home for directory in (layout.images(home), layout.labels(home)) if directory.is_dir()}
     if len({(found.st_dev, found.st_ino) for found in homes.values()}) < len(homes):
