@@ -1,6 +1,7 @@
 """A dataset without a training, formed by an operator's command while no daemon runs."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 from azaion_daemon.dataset.classes import Classes, load_classes
@@ -10,11 +11,12 @@ from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.logs import logging_to
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.durable import lock_holder
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
-from azaion_daemon.store.root import Root, lock_root, open_root
+from azaion_daemon.store.root import lock_root, open_root
 
 
 def build(settings: Settings, layout: Layout, *, say: Callable[[str], None]) -> Snapshot:
@@ -24,32 +26,32 @@ def build(settings: Settings, layout: Layout, *, say: Callable[[str], None]) -> 
         OperatorError: The root cannot be used, a daemon runs, or the annotations cannot be trained on; nothing is left then.
         StorageError: The disk failed or is full; nothing is left.
     """
-    root = open_root(layout)
+    open_root(layout)
     classes = load_classes(layout.classes)
     if (daemon := lock_holder(layout.lock)) is not None:
         raise OperatorError(
             f"a daemon runs on {layout.root} (pid {daemon}) and forms a dataset with each training. Stop it to form one by hand; what one "
             "would hold is shown by --dry-run at any time."
         )
-    with lock_root(layout):
-        return asyncio.run(_build(settings, layout, root, classes, say))
+    with logging_to(sys.stderr, level=settings.log.level, style=settings.log.format), lock_root(layout):
+        return asyncio.run(_build(settings, layout, classes, say))
 
 
-async def _build(settings: Settings, layout: Layout, root: Root, classes: Classes, say: Callable[[str], None]) -> Snapshot:
+async def _build(settings: Settings, layout: Layout, classes: Classes, say: Callable[[str], None]) -> Snapshot:
     """The daemon's own parts, without messages coming in: first what a crash has left is finished, then unknown digests are read."""
     ledger = LedgerThread(Ledger(layout.ledger))
     pipeline = Pipeline(
         settings.stream.name, settings.ingest, layout, ledger, Inbox(settings.stream.queue_bytes), known_classes=classes.known
     )
     digester = Digester(layout, ledger, pipeline)
-    former = DatasetFormer(layout, classes, ledger, digester, stream=settings.stream.name, key=root.id)
+    former = DatasetFormer(layout, classes, ledger, digester, stream=settings.stream.name)
     try:
         await pipeline.recover()
         await asyncio.to_thread(remove_debris, layout)
         say("Forming a dataset")
         async with asyncio.TaskGroup() as tasks:
             digesting = tasks.create_task(digester.run(), name="digest")
-            snapshot = await former.form(settings.dataset, lambda _: None)
+            snapshot = await former.form(settings.dataset, lambda _: None, weights=layout.models / settings.training.model)
             digesting.cancel()
     except* AzaionError as failed:
         error = gravest(failed.exceptions)

@@ -96,23 +96,28 @@ def gather(document: dict[str, Any], ledger: Ledger) -> Content:
 
 def draw(content: Content) -> bytes:
     """The picture, as PNG."""
+    file = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        picture(content).savefig(file, format="png")
+    return file.getvalue()
+
+
+def picture(content: Content) -> Figure:
+    """The picture, to be drawn in the style that `draw` sets."""
     document = content.document
     rows = len(document["classes"])
-    with mpl.rc_context(_STYLE):
-        figure = Figure(
-            figsize=(16, max(9.5, 2.2 + rows * _ROW_INCHES)),
-            dpi=100,
-            layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.03, hspace=0.03),
-        )
-        figure.suptitle(_title(document), x=0.01, ha="left", fontsize=13)
-        classes, positions, sizes, over_time = _panels(figure, tall=rows > _TALL)
-        _classes(classes, document["classes"])
-        _positions(positions, content)
-        _sizes(sizes, content)
-        _over_time(over_time, content)
-        file = io.BytesIO()
-        figure.savefig(file, format="png")
-    return file.getvalue()
+    figure = Figure(
+        figsize=(16, max(9.5, 2.2 + rows * _ROW_INCHES)),
+        dpi=100,
+        layout=ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.12, wspace=0.03, hspace=0.03),
+    )
+    figure.suptitle(_title(document), x=0.01, ha="left", fontsize=13)
+    classes, positions, sizes, over_time = _panels(figure, tall=rows > _TALL)
+    _classes(classes, document["classes"])
+    _positions(positions, content)
+    _sizes(sizes, content)
+    _over_time(over_time, content)
+    return figure
 
 
 def _panels(figure: Figure, *, tall: bool) -> tuple[Axes, Axes, Axes, Axes]:

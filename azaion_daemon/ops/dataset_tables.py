@@ -10,7 +10,6 @@ from pydantic import ByteSize
 from azaion_daemon.dataset.split import Side
 
 _WIDTH = 120
-_INDENT = "  "
 
 
 def render_list(datasets: Sequence[dict[str, Any]]) -> str:
@@ -37,7 +36,7 @@ def render_shown(document: dict[str, Any]) -> str:
     """What a dataset holds."""
     position = "" if document["position"] is None else f", at position {document['position']}"
     lines = [f"{document['name']} (id {document['id'][:12]}), formed {_moment(document['created'])}{position}", document["path"], ""]
-    return "\n".join([*lines, *_counts(document), *_grown(document)])
+    return "\n".join([*lines, *_counts(document), *_grown(document), *_findings("Remarks:", document["remarks"])])
 
 
 def render_planned(document: dict[str, Any]) -> str:
@@ -48,7 +47,8 @@ def render_planned(document: dict[str, Any]) -> str:
         lines.append(f"{document['new_media']:,} media are new, and would be given a side for good.")
     if document["undigested"]:
         lines.append(f"It would wait for the daemon to read {document['undigested']:,} images of a tree that was taken over.")
-    lines += [f"It could not be trained on: {problem}." for problem in document["problems"]]
+    lines += _findings("Remarks:", document["remarks"])
+    lines += _findings("It could not be trained on:", document["problems"])
     return "\n".join(lines)
 
 
@@ -83,6 +83,14 @@ def _grown(document: dict[str, Any]) -> list[str]:
     return [f"Since {grown['since']}: {grown['new']:,} new, {grown['changed']:,} changed, {grown['gone']:,} gone."]
 
 
+def _findings(head: str, findings: Sequence[Mapping[str, str]]) -> list[str]:
+    return (
+        [head, *(line for one in findings for line in _filled("  ", [f"{one['code']}: {one['what']}. {one['remedy']}."]))]
+        if findings
+        else []
+    )
+
+
 def _tally(name: str, tally: Mapping[str, Any]) -> list[str]:
     return [name, *_sides(tally["objects"]), f"{sum(tally['images'].values()):,}"]
 
@@ -93,7 +101,7 @@ def _sides(numbers: Mapping[str, int]) -> list[str]:
 
 def _filled(what: str, things: Iterable[str]) -> list[str]:
     text = ", ".join(things)
-    return textwrap.wrap(what + text, _WIDTH, subsequent_indent=_INDENT, break_long_words=False) if text else []
+    return textwrap.wrap(what + text, _WIDTH, subsequent_indent="    ", break_long_words=False) if text else []
 
 
 def _table(rows: Sequence[Sequence[str]], *, right: set[int]) -> list[str]:

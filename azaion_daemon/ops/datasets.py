@@ -4,22 +4,25 @@ The documents are for programs too: their keys stay. Counts are those of `datase
 """
 
 import json
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from azaion_daemon.dataset.classes import load_classes
 from azaion_daemon.dataset.counts import counts_document
+from azaion_daemon.dataset.disk import measure_disk, training_bytes
 from azaion_daemon.dataset.manifest import contents_of_dataset, contents_of_entries, growth
 from azaion_daemon.dataset.plan import plan_dataset
+from azaion_daemon.dataset.readiness import judge
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import OperatorError, RootError
 from azaion_daemon.retention.facts import living_workers, look_at_disk
 from azaion_daemon.retention.removal import bytes_of_its_own
 from azaion_daemon.retention.rules import DatasetOnDisk, Facts, Fate, decide
 from azaion_daemon.settings import Settings
+from azaion_daemon.store.database import sqlite_errors
 from azaion_daemon.store.durable import replace_durably
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
@@ -35,7 +38,7 @@ def listed(settings: Settings, layout: Layout, *, now: float) -> tuple[list[dict
     identify_root(layout)
     try:
         on_disk = look_at_disk(layout)
-        with closing(Ledger(layout.ledger, read_only=True)) as ledger:
+        with _reading(layout) as ledger:
             facts = Facts(
                 on_disk.datasets,
                 on_disk.job_directories,
@@ -80,8 +83,11 @@ def shown(layout: Layout, wanted: str | None) -> dict[str, Any]:
         found = _find(datasets, wanted)
         path = layout.datasets / found.name
         before = [one.name for one in datasets if one.recency < found.recency][-1:]
+        document = _described(path)
+        if "classes" not in document:
+            raise OperatorError(f"{found.name} was formed by an earlier version, which did not count what it holds")
         return {
-            **_described(path),
+            **document,
             "path": str(path),
             "growth": _growth(layout, before, lambda: contents_of_dataset(path)),
         }
@@ -111,12 +117,12 @@ def planned(settings: Settings, layout: Layout) -> dict[str, Any]:
     Raises:
         OperatorError: The root, its ledger or classes.json cannot be read.
     """
-    root = identify_root(layout)
+    identify_root(layout)
     classes = load_classes(layout.classes)
-    with closing(Ledger(layout.ledger, read_only=True)) as ledger:
+    with _reading(layout) as ledger:
         newest = ledger.position(settings.stream.name)
         sides = {media: Side(side) for media, side in ledger.sides().items()}
-        plan = plan_dataset(ledger.in_home(Home.VALIDATED), sides, classes, settings.dataset, key=root.id)
+        plan = plan_dataset(ledger.in_home(Home.VALIDATED), sides, classes, settings.dataset, key=settings.stream.name)
         undigested = ledger.undigested_count(Home.VALIDATED)
     try:
         datasets = sorted(look_at_disk(layout).datasets, key=lambda one: one.recency)
@@ -125,12 +131,15 @@ def planned(settings: Settings, layout: Layout) -> dict[str, Any]:
         raise _unreadable(error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise OperatorError(f"the manifest of {datasets[-1].name} cannot be read: {type(error).__name__}: {error}") from error
+    disk = measure_disk(layout, plan.entries, settings.dataset, training_bytes(layout.models / settings.training.model))
+    problems, remarks = judge(plan.counts, classes, settings.dataset, disk)
     return {
         "position": None if newest is None else newest.position,
         **counts_document(plan.counts, classes),
         "new_media": len(plan.new_sides),
         "undigested": undigested,
-        "problems": plan.problems(),
+        "problems": [problem._asdict() for problem in problems],
+        "remarks": [remark._asdict() for remark in remarks],
         "growth": grown,
     }
 
@@ -143,6 +152,12 @@ def _growth(layout: Layout, before: list[str], after: Callable[[], Any]) -> dict
 def _described(dataset: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((dataset / "dataset.json").read_bytes())
     return document
+
+
+@contextmanager
+def _reading(layout: Layout) -> Iterator[Ledger]:
+    with sqlite_errors(f"reading {layout.ledger}"), closing(Ledger(layout.ledger, read_only=True)) as ledger:
+        yield ledger
 
 
 def _unreadable(error: OSError) -> RootError:
@@ -160,10 +175,12 @@ def plotted(document: dict[str, Any], layout: Layout, picture: Path) -> None:
     except ModuleNotFoundError as error:
         raise OperatorError(f"{error.name} is not installed; pictures need: pip install 'azaion-daemon[plot]'") from error
     try:
-        with closing(Ledger(layout.ledger, read_only=True)) as ledger:
+        with _reading(layout) as ledger:
             content = gather(document, ledger)
     except OSError as error:
         raise _unreadable(error) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OperatorError(f"{document['path']} is damaged: {type(error).__name__}: {error}") from error
     png = draw(content)
     try:
         replace_durably(picture, png)

@@ -116,9 +116,20 @@ class Keeper:
             while portion is not None:
                 freed += portion
                 began = time.monotonic()
-                portion = await asyncio.to_thread(lambda: next(portions, None))
+                portion = await _to_its_end(lambda: next(portions, None))
                 await asyncio.sleep(max(_PAUSE_S, time.monotonic() - began))
         except OSError as error:
             log.warning("retention.failed", name=str(aside), why=str(error))
         else:
             log.info("retention.removed", directory=str(aside.parent), name=name, why=why, freed_bytes=freed)
+
+
+async def _to_its_end(step: Callable[[], int | None]) -> int | None:
+    """Run a short step on a thread, and wait for it also when cancelled: nobody else must meet it half done."""
+    running = asyncio.ensure_future(asyncio.to_thread(step))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        running.exception()  # seen: what is left is tried again by the next pass
+        raise

@@ -14,7 +14,7 @@ import azaion_daemon
 from azaion_daemon.logs import CATALOGUE
 
 PACKAGE = Path(azaion_daemon.__file__).parent
-HEAVY = ["torch", "ultralytics", "torchvision", "onnxruntime", "aiobotocore", "numpy"]
+HEAVY = ["torch", "ultralytics", "torchvision", "onnxruntime", "aiobotocore", "numpy", "matplotlib"]
 METHODS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 
 
