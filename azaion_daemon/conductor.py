@@ -13,22 +13,23 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, Literal, Never
 
 from azaion_daemon.dataset.snapshot import Snapshot, remove_debris
-from azaion_daemon.dataset.trigger import Decision, TriggerFacts, decide
-from azaion_daemon.errors import AzaionError, TrainingError, raise_if_disk_failed
+from azaion_daemon.errors import AzaionError, DatasetError, TrainingError, raise_if_disk_failed
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
+from azaion_daemon.store.due import Mark
 from azaion_daemon.store.durable import fsync_directory, storage
-from azaion_daemon.store.layout import Home, Layout
+from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Job, Model
+from azaion_daemon.store.records import Blame, Job, Model
 from azaion_daemon.training.gpus import Chosen, Gpus, Wait, choose, leased
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, JobState, Outcome, Phase, Progress, advance
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, JobState, Outcome, Phase, Progress, advance
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.triggering import Trigger
 
 log = get_logger(__name__)
 
@@ -37,6 +38,21 @@ _GPU_POLL_S = 30.0
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 3600.0
 _UNFINISHED = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING, JobState.ACCEPTED})
+_IN_TRAINING = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING})
+_BLAMED = {
+    Outcome.BAD_JOB: Blame.SETTINGS,
+    Outcome.BAD_DATA: Blame.DATA,
+    Outcome.OUT_OF_MEMORY: Blame.SETTINGS,
+    Outcome.DIVERGED: Blame.SETTINGS,
+}
+
+
+class _BadEndError(TrainingError):
+    """A worker ended without a model."""
+
+    def __init__(self, result: JobResult) -> None:
+        super().__init__(f"{result.outcome}: {result.reason}")
+        self.outcome = result.outcome
 
 
 class Conductor:
@@ -49,6 +65,7 @@ class Conductor:
         ledger: LedgerThread,
         pipeline: Pipeline,
         former: DatasetFormer,
+        trigger: Trigger,
         *,
         workers: WorkerPool,
         gpus: Gpus,
@@ -62,12 +79,12 @@ class Conductor:
         self._ledger = ledger.ledger
         self._pipeline = pipeline
         self._former = former
+        self._trigger = trigger
         self._workers = workers
         self._gpus = gpus
         self._order_release = order_release
         self._after_job = after_job
         self._clock = clock
-        self.decision = Decision(due=False, why="starting")
         self.job: Job | None = None
         self.progress: Progress | None = None
 
@@ -75,6 +92,10 @@ class Conductor:
         """Remove what a crash has left unfinished. To be awaited before `run`."""
         for name in await asyncio.to_thread(remove_debris, self._layout):
             log.info("dataset.debris_removed", dataset=name)
+
+    def reconfigure(self, settings: Settings) -> None:
+        """Form the next job with other settings."""
+        self._settings = settings
 
     async def run(self) -> Never:
         """Work until cancelled. A worker under way is left running then."""
@@ -92,19 +113,11 @@ class Conductor:
 
     async def _due(self) -> Job:
         """Wait until a training is due, and request it."""
-        changed = self._pipeline.state.changed
-        while True:
-            changed.clear()
-            judged = await self._call(self._ledger.judged_position)
-            facts = TriggerFacts(await self._call(self._ledger.changed_since, judged), self._pipeline.state.counts[Home.VALIDATED])
-            self.decision = decide(facts, self._settings.trigger)
-            if self.decision.due:
-                break
-            await changed.wait()
-        log.info("trigger.due", why=self.decision.why)
+        due = await self._trigger.due()
         now = self._clock()
-        job = Job(await self._new_id(now), JobState.REQUESTED, self.decision.why, now, now)
-        await self._call(self._ledger.put_job, job)
+        job = Job(await self._new_id(now), JobState.REQUESTED, due.why, now, now)
+        await self._pipeline.space.repeat(lambda: self._call(self._ledger.due.take_up, job, due.requests))
+        log.info("trigger.due", why=due.why, job=job.id)
         return job
 
     async def _new_id(self, now: float) -> str:
@@ -114,7 +127,7 @@ class Conductor:
 
     async def _take_through(self, job: Job) -> None:
         self.job = job
-        self.decision = Decision(due=False, why=f"wait: job {job.id} is under way")
+        self._trigger.under_way(job.id)
         while self.job is not None and self.job.state in _UNFINISHED:
             match JobState(self.job.state):
                 case JobState.REQUESTED:
@@ -133,30 +146,40 @@ class Conductor:
     async def _set(self, state: JobState, *, why: str | None = None, **changes: Any) -> None:
         job = self._current()
         advance(JobState(job.state), state)
-        self.job = replace(job, state=state, why=why, changed=self._clock(), **changes)
-        await self._call(self._ledger.put_job, self.job)
+        now = self._clock()
+        if state not in _IN_TRAINING and job.ended is None:
+            changes["ended"] = now
+        after = self.job = replace(job, state=state, why=why, changed=now, **changes)
+        await self._pipeline.space.repeat(lambda: self._call(self._ledger.put_job, after))
         log.info("job.state", job=job.id, state=state, before=job.state, why=why)
 
     async def _fail(self, error: AzaionError) -> None:
-        """A job that failed counts as judged, so that it is not repeated before as many annotations have changed again."""
-        job = self._current()
-        position = self._pipeline.state.position if job.position is None else job.position
-        log.error("job.failed", job=job.id, why=str(error))
-        await self._set(JobState.FAILED, why=str(error), judged=True, position=position)
+        """What a failed job was formed of does not count as trained on; what it failed for says when it is tried again."""
+        match error:
+            case _BadEndError(outcome=outcome):
+                blame = _BLAMED.get(outcome, Blame.INFRASTRUCTURE)
+            case DatasetError():
+                blame = Blame.DATA
+            case _:
+                blame = Blame.INFRASTRUCTURE
+        if self._current().position is None:
+            self._took(await self._call(self._ledger.due.mark), await self._trigger.digest_of(self._settings))
+        log.error("job.failed", job=self._current().id, why=str(error), blame=blame)
+        await self._set(JobState.FAILED, why=str(error), judged=False, blame=blame)
+
+    def _took(self, mark: Mark, digest: str) -> None:
+        self.job = replace(self._current(), position=mark.position, audit=mark.audit, settings=digest)
 
     def _current(self) -> Job:
         assert self.job is not None
         return self.job
 
     async def _form(self) -> None:
-        job = self._current()
+        job, settings = self._current(), self._settings
         log.info("dataset.forming", job=job.id)
-
-        def at(position: int | None) -> None:
-            self.job = replace(job, position=position)
-
-        weights = self._layout.models / self._settings.training.model
-        snapshot = await self._former.form(self._settings.dataset, at, weights=weights)
+        digest = await self._trigger.digest_of(settings)
+        weights = self._layout.models / settings.training.model
+        snapshot = await self._former.form(settings.dataset, lambda mark: self._took(mark, digest), weights=weights)
         log.info(
             "dataset.formed",
             job=job.id,
@@ -167,24 +190,24 @@ class Conductor:
             excluded=dict(snapshot.counts.excluded),
             remarks=[remark.code for remark in snapshot.remarks],
         )
-        chosen = await self._choose_gpus()
-        await asyncio.to_thread(JobDirectory(self._layout.jobs / job.id).create, self._spec(job.id, snapshot, chosen))
+        chosen = await self._choose_gpus(settings.training.gpus)
+        await asyncio.to_thread(JobDirectory(self._layout.jobs / job.id).create, self._spec(job.id, snapshot, chosen, settings))
         await self._set(JobState.QUEUED, dataset=snapshot.name)
 
-    async def _choose_gpus(self) -> Chosen:
+    async def _choose_gpus(self, wanted: Literal["auto", "none"] | tuple[str, ...]) -> Chosen:
         while True:
             found = await asyncio.to_thread(self._gpus.discover)
             locks = self._layout.gpu_locks
             busy = await asyncio.to_thread(leased, locks, [gpu.uuid for gpu in found.gpus])
-            match choose(self._settings.training.gpus, found, busy):
+            match choose(wanted, found, busy):
                 case Chosen() as chosen:
                     return chosen
                 case Wait(reason=reason):
                     log.warning("worker.waiting", job=self._current().id, why=reason)
                     await asyncio.sleep(_GPU_POLL_S)
 
-    def _spec(self, id_: str, snapshot: Snapshot, chosen: Chosen) -> JobSpec:
-        training, export = self._settings.training, self._settings.export
+    def _spec(self, id_: str, snapshot: Snapshot, chosen: Chosen, settings: Settings) -> JobSpec:
+        training, export = settings.training, settings.export
         local = self._layout.models / training.model
         return JobSpec(
             id=id_,
@@ -219,7 +242,7 @@ class Conductor:
             if directory.read_result() is not None:
                 await asyncio.to_thread(directory.retire_result)
         if result.outcome is not Outcome.DONE:
-            raise TrainingError(f"{result.outcome}: {result.reason}")
+            raise _BadEndError(result)
         await self._set(JobState.ACCEPTED, judged=True, result=result.model_dump(mode="json"))
 
     def _on_progress(self, progress: Progress) -> None:
@@ -246,7 +269,7 @@ class Conductor:
         if result is None or result.onnx is None or result.pt is None or result.metrics is None:
             raise TrainingError(f"the result of the job {job.id} is gone from {directory.path}; train again")
         kept = self._layout.models / str(job.dataset)
-        await asyncio.to_thread(_keep_model, directory, kept, self._layout)
+        await self._pipeline.space.repeat(lambda: asyncio.to_thread(_keep_model, directory, kept, self._layout))
         metrics = result.metrics.model_dump(mode="json")
         await self._call(
             self._ledger.put_current_model,

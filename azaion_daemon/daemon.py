@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
+from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Model
@@ -42,6 +44,7 @@ from azaion_daemon.stream.resume import Resume
 from azaion_daemon.stream.tls import tls_context
 from azaion_daemon.training.gpus import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.triggering import Trigger
 
 log = get_logger(__name__)
 
@@ -111,12 +114,14 @@ class Daemon:
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
         former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._keeper = Keeper(settings.retention, layout, self._ledger)
+        self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
         self._conductor = Conductor(
             settings,
             layout,
             self._ledger,
             self._pipeline,
             former,
+            self._trigger,
             workers=WorkerPool(),
             gpus=NvmlGpus(),
             order_release=self._outbox.order,
@@ -159,6 +164,7 @@ class Daemon:
         async with asyncio.TaskGroup() as tasks:
             consuming = tasks.create_task(self._consumer.run(), name="consume")
             writing = tasks.create_task(self._pipeline.run(), name="write")
+            triggering = tasks.create_task(self._trigger.run(), name="trigger")
             conducting = tasks.create_task(self._conductor.run(), name="conduct")
             digesting = tasks.create_task(self._digester.run(), name="digest")
             publishing = tasks.create_task(self._outbox.run(), name="publish")
@@ -172,6 +178,7 @@ class Daemon:
             self._state = "stopping"
             log.info("daemon.stopping")
             consuming.cancel()
+            triggering.cancel()
             conducting.cancel()
             digesting.cancel()
             publishing.cancel()
@@ -201,7 +208,9 @@ class Daemon:
             self._settings = plan.running
             self._consumer.reconfigure(plan.running.stream)
             self._keeper.reconfigure(plan.running.retention)
-            log.info("config.reloaded", applied=plan.applied, restart_required=plan.restart_required)
+            self._trigger.reconfigure(plan.running)
+            self._conductor.reconfigure(plan.running)
+            log.info("config.reloaded", applied=plan.applied, next_job=plan.next_job, restart_required=plan.restart_required)
 
     async def _keep_answering(self) -> None:
         """Do what commands ask for, one request after the other."""
@@ -220,6 +229,10 @@ class Daemon:
                     return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
                 case Request(kind="index_check", arguments={"deep": bool(deep), "repair": bool(repair)}):
                     return {"ok": True, "report": await self._check(deep=deep, repair=repair)}
+                case Request(id=id_, kind="train_now", arguments={"reason": str(reason), "time": int() | float() as asked}):
+                    wanted = TrainingRequest(id_, min(asked, time.time()), reason)
+                    await self._pipeline.space.repeat(lambda: self._trigger.ask(wanted))
+                    return {"ok": True, "under_way": None if self._conductor.job is None else self._conductor.job.id}
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:
@@ -246,6 +259,7 @@ class Daemon:
         job, progress = conductor.job, conductor.progress
         age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
         messages_per_s, bytes_per_s = ingest.rate.now()
+        scheduled = self._trigger.next_schedule()
         ledger = self._ledger.ledger
         models = await self._ledger(ledger.models)
         releases = await self._ledger(ledger.releases)
@@ -278,7 +292,10 @@ class Daemon:
                 "flagged": await self._ledger(ledger.flagged),
             },
             "training": {
-                "why": conductor.decision.why,
+                "new_since_last": None if (facts := self._trigger.facts) is None else facts.ledger.changed,
+                "threshold": self._settings.trigger.new_annotations,
+                "why": self._trigger.decision.why,
+                "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
                 "job": None if job is None else job.id,
                 "progress": None if progress is None else progress.model_dump(mode="json"),
                 "jobs": [{"id": one.id, "state": one.state, "why": one.why, "dataset": one.dataset} for one in jobs[-10:]],

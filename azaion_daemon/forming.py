@@ -16,6 +16,7 @@ from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import AzaionError
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
 
@@ -46,8 +47,8 @@ class DatasetFormer:
         self._stream = stream
         self._clock = clock
 
-    async def form(self, settings: DatasetSettings, at: Callable[[int | None], None], *, weights: Path) -> Snapshot:
-        """Form a dataset; `at` is told the position that it will show before anything can fail for its data.
+    async def form(self, settings: DatasetSettings, at: Callable[[Mark], None], *, weights: Path) -> Snapshot:
+        """Form a dataset; `at` is told the moment that it will show before anything can fail for its data.
 
         `weights` is what the training starts from: the larger, the more disk it needs.
 
@@ -70,7 +71,7 @@ class DatasetFormer:
             sides = {media: Side(side) for media, side in (await self._call(self._ledger.sides)).items()}
             newest = await self._call(self._ledger.position, self._stream)
             position = None if newest is None else newest.position
-            at(position)
+            at(await self._call(self._ledger.due.mark))
 
             def form() -> Snapshot:
                 plan = plan_dataset(rows, sides, self._classes, settings, key=self._stream)

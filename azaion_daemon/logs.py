@@ -30,7 +30,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "daemon.crashed": ("error", "A fault of ours: please report it with the traceback."),
     "daemon.stray_error": ("warning", "A library's own task failed; what relies on it notices by itself."),
     "request.answered": ("info", "What a command asked for was done, or refused; see `error`."),
-    "config.reloaded": ("info", "The configuration was read again: `applied` takes effect now, `restart_required` with the next start."),
+    "config.reloaded": (
+        "info",
+        "The configuration was read again: `applied` takes effect now, `next_job` with the next job, `restart_required` with a restart.",
+    ),
     "config.reload_failed": ("error", "The new configuration cannot be used, see `error`; everything stays as it was."),
     "config.model_key_missing": ("warning", "No AZAION_MODEL_KEY: models are trained, but releases wait."),
     # The stream
@@ -83,7 +86,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "retention.failed": ("warning", "Something cannot be read or removed, see `why`; it is tried again, once a day at least."),
     # Training
     "job.state": ("info", "A job changed its state."),
-    "job.failed": ("error", "A job ended without a model; see `why`."),
+    "job.failed": ("error", "A job ended without a model; see `why`. What is to `blame` must change, or may pass."),
     "worker.started": ("info", "A worker process was started for a job."),
     "worker.adopted": ("info", "A worker that outlived the daemon was found and is awaited."),
     "worker.epoch": ("info", "A worker finished an epoch."),

@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from azaion_daemon.cron import check_expression, zone
 from azaion_daemon.errors import ConfigError
 
 
@@ -54,6 +55,18 @@ def _no_number(value: object) -> object:
     return value
 
 
+def _cron(expression: str) -> str:
+    check_expression(expression)
+    return " ".join(expression.split())
+
+
+def _time_zone(name: str) -> str:
+    zone(name)
+    return name
+
+
+Schedule = Annotated[str, AfterValidator(_cron)]
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Moment = Annotated[AwareDatetime, BeforeValidator(_no_number)]
 DirectoryName = Annotated[str, AfterValidator(_one_component)]
 
@@ -189,8 +202,13 @@ class DatasetSettings(Section):
 class TriggerSettings(Section):
     """When a training job is due."""
 
-    new_annotations: Annotated[int, Field(ge=1), LIVE] = 1000
+    new_annotations: Annotated[int | None, Field(ge=1), LIVE] = 1000
     min_total: Annotated[int, Field(ge=1), LIVE] = 1000
+    quiet_minutes: Annotated[float, Field(ge=0, le=7 * 24 * 60), LIVE] = 15.0
+    max_wait_hours: Annotated[float, Field(ge=0, le=365 * 24), LIVE] = 12.0
+    cooldown_hours: Annotated[float, Field(ge=0, le=365 * 24), LIVE] = 1.0
+    schedule: Annotated[Schedule | None, LIVE] = None
+    schedule_timezone: Annotated[TimeZone, LIVE] = "UTC"
 
 
 class TrainingSettings(Section):

@@ -1,18 +1,43 @@
-"""When a training job is due: a pure decision on persisted facts, so it is the same after any restart."""
+"""When a training job is due: a pure decision on persisted facts, so it is the same after any restart.
+
+Level-triggered: what is due stays due until a job has taken it up. What holds first decides, in this order:
+
+1. a job is under way: what is due meanwhile follows it;
+2. somebody asked for a training: nothing else is needed;
+3. the last job failed. For the machine: it is tried again after a while. For its data or settings: not before one of them changes;
+4. the last job ended less than `cooldown_hours` ago;
+5. a time of `schedule` has come and something has changed. One that was missed while no daemon ran is made up for once, however many
+   there were, as soon as what came meanwhile is taken in;
+6. `new_annotations` have changed, `min_total` are validated, and nothing has changed for `quiet_minutes` or the first change waits for
+   `max_wait_hours`.
+"""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
+from azaion_daemon.cron import next_time, zone
 from azaion_daemon.settings import TriggerSettings
+from azaion_daemon.store.due import DueRecord, Failure
+from azaion_daemon.store.records import Blame
+
+_FIRST_BACKOFF_S = 300.0
+_LONGEST_BACKOFF_S = 24 * 3600.0
+_WHY_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerFacts:
-    """What the ledger says."""
+    """What a decision follows from. Times are in seconds since the epoch."""
 
-    changed: int
-    """Annotations that are new, changed or gone among the validated since the snapshot of the last judged job."""
+    ledger: DueRecord
     total: int
     """Validated annotations."""
+    settings: str
+    """The digest of the settings that a job would be formed with now."""
+    started: float
+    """Since when this daemon looks: a scheduled time before that was missed."""
+    under_way: str | None = None
+    """The job that is under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +46,156 @@ class Decision:
 
     due: bool
     why: str
+    next_look: float | None = None
+    """When time alone may change the decision; None when it cannot."""
+    settled: float | None = None
+    """Until when the schedule needs nothing: to be recorded."""
 
 
-def decide(facts: TriggerFacts, settings: TriggerSettings) -> Decision:
-    """Level-triggered: what is due stays due until a job has taken it up."""
-    if facts.total < settings.min_total:
-        return Decision(due=False, why=f"wait: {facts.total} of {settings.min_total} validated annotations that are needed at least")
-    count = f"{facts.changed} annotations are new, changed or gone since the last training, {settings.new_annotations} are needed"
-    if facts.changed < settings.new_annotations:
-        return Decision(due=False, why=f"wait: {count}")
-    return Decision(due=True, why=f"train: {count}; {facts.total} are validated")
+def schedule_key(settings: TriggerSettings) -> str:
+    """What the ledger remembers a schedule by: another one begins anew."""
+    return f"{settings.schedule} {settings.schedule_timezone}" if settings.schedule else ""
+
+
+def next_schedule(settings: TriggerSettings, now: float) -> float | None:
+    """The next scheduled time that is still to come."""
+    return next_time(settings.schedule, settings.schedule_timezone, now) if settings.schedule else None
+
+
+def decide(facts: TriggerFacts, settings: TriggerSettings, now: float) -> Decision:
+    """Whether a training job is due at `now`, in seconds since the epoch."""
+    return _Look(facts, settings, now).decide()
+
+
+class _Look:
+    """One decision in the making."""
+
+    def __init__(self, facts: TriggerFacts, settings: TriggerSettings, now: float) -> None:
+        self._facts = facts
+        self._settings = settings
+        self._now = now
+        self._is = facts.ledger
+        self._changes = (
+            f"{_annotations(self._is.changed)} new, changed or gone since the last training, {facts.total} "
+            f"{'is' if facts.total == 1 else 'are'} validated"
+        )
+        self._missed, self._on_time = self._scheduled()
+        self._upcoming = next_schedule(settings, now)
+
+    def decide(self) -> Decision:
+        if self._facts.under_way is not None:
+            follows = "; what was asked for follows it" if self._is.requests else ""
+            return self._wait(f"job {self._facts.under_way} is under way{follows}; {self._changes}")
+        if self._is.requests:
+            return self._train(f"an operator asked for it ({'; '.join(request.reason for request in self._is.requests)}); {self._changes}")
+        failure = self._is.failure
+        corrected = failure is not None and failure.settings != self._facts.settings
+        if failure is not None and (decision := self._after(failure, corrected=corrected)) is not None:
+            return decision
+        cool = self._later(self._is.last_ended, self._settings.cooldown_hours * 3600)
+        if cool is not None and not corrected:
+            return self._wait(
+                f"the last training ended {_ago(self._is.last_ended, self._now)}, and {_span(self._settings.cooldown_hours * 3600)} must "
+                f"lie between two; {self._changes}",
+                cool,
+            )
+        return self._by_schedule() or self._by_changes()
+
+    def _after(self, failure: Failure, *, corrected: bool) -> Decision | None:
+        backoff_s = min(_FIRST_BACKOFF_S * 2 ** min(failure.in_a_row - 1, 20), _LONGEST_BACKOFF_S)
+        again = self._later(self._is.last_ended, max(backoff_s, self._settings.cooldown_hours * 3600))
+        failed = f"job {failure.job} failed ({_shortened(failure.why)})"
+        if failure.blame == Blame.INFRASTRUCTURE:
+            if again is None:
+                return self._train(f"{failed} for a cause that may have passed; {self._changes}")
+            return self._wait(f"{failed}; it is tried again {self._at(again)}; {self._changes}", again)
+        if corrected:
+            return None
+        if not failure.changed_since:
+            return self._wait(f"{failed}, and neither annotations nor settings have changed since; {self._changes}", settle=True)
+        if again is None:
+            return None
+        changed = f"{_annotations(failure.changed_since)} new, changed or gone since"
+        return self._wait(f"{failed}, and is not tried again before {self._at(again)}; {changed}", again)
+
+    def _scheduled(self) -> tuple[bool, bool]:
+        """Whether a scheduled time has passed that nothing was done about: while no daemon ran, and while this one did."""
+        settings, settled = self._settings, self._is.schedule_settled
+        if settings.schedule is None or settled is None:
+            return False, False
+        passed = [
+            next_time(settings.schedule, settings.schedule_timezone, min(since, self._now)) <= self._now
+            for since in (settled, max(settled, self._facts.started))
+        ]
+        return passed[0], passed[1]
+
+    def _by_schedule(self) -> Decision | None:
+        if not self._missed or not self._is.changed:
+            return None
+        schedule = f"the schedule {self._settings.schedule} ({self._settings.schedule_timezone})"
+        if self._on_time:
+            return self._train(f"{schedule} says so; {self._changes}")
+        if (calm := self._calm_at()) is None:
+            return self._train(f"{schedule} was missed while the daemon was not running; {self._changes}")
+        return self._wait(f"{schedule} was missed while the daemon was not running, and {self._restless()}; {self._changes}", calm)
+
+    def _by_changes(self) -> Decision:
+        needed, total = self._settings.new_annotations, self._facts.total
+        settle = self._on_time  # and nothing has changed, else it would have been due
+        if needed is None:
+            return self._wait(f"neither the schedule nor an operator says otherwise; {self._changes}", settle=settle)
+        if self._is.changed < needed:
+            return self._wait(f"{self._changes}; {needed} changes are needed", settle=settle)
+        if total < self._settings.min_total:
+            return self._wait(f"{self._changes}; {self._settings.min_total} must be validated at least", settle=settle)
+        if (calm := self._calm_at()) is not None:
+            return self._wait(f"{self._restless()}; {self._changes}, {needed} changes are needed", calm)
+        last = "" if self._is.last_change is None else f"; the last change came {_ago(self._is.last_change, self._now)}"
+        return self._train(f"{self._changes}, {needed} changes are needed{last}")
+
+    def _calm_at(self) -> float | None:
+        """When what has changed may be trained on; None when that is now."""
+        quiet = self._later(self._is.last_change, self._settings.quiet_minutes * 60)
+        waited = self._later(self._is.first_change, self._settings.max_wait_hours * 3600)
+        return None if quiet is None or waited is None else min(quiet, waited)
+
+    def _restless(self) -> str:
+        quiet, longest = _span(self._settings.quiet_minutes * 60), _span(self._settings.max_wait_hours * 3600)
+        last, first = _ago(self._is.last_change, self._now), _ago(self._is.first_change, self._now)
+        return f"the last change came {last}: {quiet} of quiet are waited for, or {longest} since the first, which came {first}"
+
+    def _later(self, since: float | None, duration_s: float) -> float | None:
+        """When a duration will have passed; None when it has. Since an unknown time it has."""
+        return None if since is None or (end := min(since, self._now) + duration_s) <= self._now else end
+
+    def _at(self, time: float) -> str:
+        return f"{datetime.fromtimestamp(time, UTC).astimezone(zone(self._settings.schedule_timezone)):%Y-%m-%d %H:%M %Z}"
+
+    def _train(self, why: str) -> Decision:
+        return Decision(due=True, why=f"train now because {why}")
+
+    def _wait(self, why: str, until: float | None = None, *, settle: bool = False) -> Decision:
+        looks = [time for time in (until, self._upcoming) if time is not None]
+        settled = self._now if settle and self._on_time else None
+        return Decision(due=False, why=f"wait because {why}", next_look=min(looks, default=None), settled=settled)
+
+
+def _annotations(count: int) -> str:
+    return f"{count} annotation is" if count == 1 else f"{count} annotations are"
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _WHY_LENGTH else f"{line[:_WHY_LENGTH]}…"
+
+
+def _ago(time: float | None, now: float) -> str:
+    return "at an unknown time" if time is None else f"{_span(max(now - time, 0.0))} ago"
+
+
+def _span(seconds: float) -> str:
+    """A duration for people, in its largest fitting unit."""
+    for unit, size in (("days", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * size or (seconds >= size and unit != "days"):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

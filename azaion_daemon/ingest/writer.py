@@ -84,7 +84,7 @@ class Writer:
         with self._turns:
             plan = _plan(batch, self._rows(batch), known_classes, self._clock())
         moved = [plan.rows[name] for name in plan.only_moved]
-        changed = (row for name, row in plan.rows.items() if name not in plan.only_moved)
+        changed = [row for name, row in plan.rows.items() if name not in plan.only_moved]
         self._ledger.commit_batch(self._stream, plan.position, changed, plan.audit, moved=moved)
         return plan
 

@@ -1,12 +1,23 @@
 """What a changed configuration means for a daemon that runs: which settings take effect now, and which wait for a restart."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from azaion_daemon.settings import Reload, Settings, reload_marks
 
+M = TypeVar("M", bound=BaseModel)
+
+_TAKEN = {
+    "stream": frozenset({Reload.LIVE}),
+    "trigger": frozenset({Reload.LIVE}),
+    "dataset": frozenset({Reload.NEXT_JOB}),
+    "training": frozenset({Reload.NEXT_JOB}),
+    "export": frozenset({Reload.NEXT_JOB}),
+}
+"""The sections whose parts take new settings while they work, and of which kinds."""
 _NOT_YET = frozenset({"stream.queue_bytes"})
 """Live by their mark, but held by parts that take no new settings."""
 
@@ -19,6 +30,8 @@ class ReloadPlan:
     """What the daemon works with from now on."""
     applied: tuple[str, ...]
     """The dotted paths of the settings that take effect now."""
+    next_job: tuple[str, ...]
+    """Those that take effect when the next training job is formed."""
     restart_required: tuple[str, ...]
     """Those that differ from what the daemon works with, and stay as they were until it is started again."""
 
@@ -27,12 +40,12 @@ def plan_reload(before: Settings, after: Settings) -> ReloadPlan:
     """Split what has changed by when it takes effect. `before` is what the daemon works with, not what the file said last."""
     marks = reload_marks()
     changed = list(differences(before, after))
-    applied = tuple(path for path in changed if _takes_effect(path, marks[path]))
-    stream = {path.removeprefix("stream."): getattr(after.stream, path.removeprefix("stream.")) for path in applied}
+    taken = [path for path in changed if _is_taken(path, marks[path])]
     return ReloadPlan(
-        running=before.model_copy(update={"stream": before.stream.model_copy(update=stream)}),
-        applied=applied,
-        restart_required=tuple(path for path in changed if path not in applied),
+        running=_with_changes(before, after, taken),
+        applied=tuple(path for path in taken if marks[path] is Reload.LIVE),
+        next_job=tuple(path for path in taken if marks[path] is Reload.NEXT_JOB),
+        restart_required=tuple(path for path in changed if path not in taken),
     )
 
 
@@ -46,5 +59,19 @@ def differences(before: BaseModel, after: BaseModel, prefix: str = "") -> Iterat
             yield prefix + name
 
 
-def _takes_effect(path: str, mark: Reload) -> bool:
-    return path.startswith("stream.") and mark is Reload.LIVE and path not in _NOT_YET
+def _is_taken(path: str, mark: Reload) -> bool:
+    section = path.partition(".")[0]
+    return mark in _TAKEN.get(section, ()) and path not in _NOT_YET
+
+
+def _with_changes(before: M, after: M, paths: Iterable[str]) -> M:
+    """`before` with the values that `after` has at these dotted paths."""
+    below: dict[str, list[str]] = {}
+    for path in paths:
+        name, _, rest = path.partition(".")
+        below.setdefault(name, []).append(rest)
+    update = {
+        name: _with_changes(getattr(before, name), getattr(after, name), rests) if any(rests) else getattr(after, name)
+        for name, rests in below.items()
+    }
+    return before.model_copy(update=update)

@@ -10,11 +10,27 @@ from pathlib import Path
 
 from azaion_daemon.errors import DamagedLedgerError, DiskFullError, RootError, StorageError
 
-SCHEMA_VERSION = 2
 _MIGRATIONS = {
-    2: "ALTER TABLE position ADD COLUMN base INTEGER NOT NULL DEFAULT 0",
+    2: ("ALTER TABLE position ADD COLUMN base INTEGER NOT NULL DEFAULT 0",),
+    3: (
+        "ALTER TABLE jobs ADD COLUMN audit INTEGER",
+        "ALTER TABLE jobs ADD COLUMN settings TEXT",
+        "ALTER TABLE jobs ADD COLUMN blame TEXT",
+        "ALTER TABLE jobs ADD COLUMN ended REAL",
+        "UPDATE jobs SET audit=(SELECT coalesce(max(id), 0) FROM audit)",
+        "UPDATE jobs SET ended=changed WHERE state IN ('accepted', 'rejected', 'held', 'releasing', 'released', 'failed', 'cancelled')",
+        (
+            "CREATE TABLE changes (id INTEGER PRIMARY KEY, position INTEGER NOT NULL, audit INTEGER NOT NULL, began REAL NOT NULL, "
+            "ended REAL NOT NULL) STRICT"
+        ),
+        "CREATE TABLE schedule (expression TEXT PRIMARY KEY, settled REAL NOT NULL) STRICT",
+        "CREATE TABLE training_requests (id TEXT PRIMARY KEY, time REAL NOT NULL, reason TEXT NOT NULL, job TEXT) STRICT",
+        "CREATE INDEX audit_beside_the_stream ON audit (action) WHERE action IN ('replayed', 'repaired', 'image lost')",
+    ),
 }
 """What leads to each version from the one before. Additions only: the version before must still be able to work with the ledger."""
+SCHEMA_VERSION = max(_MIGRATIONS)
+_WRITTEN_OUT = 2
 _SCHEMA = """
 CREATE TABLE position (
     stream TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, updated REAL NOT NULL, base INTEGER NOT NULL DEFAULT 0
@@ -47,6 +63,7 @@ CREATE TABLE audit (
     id INTEGER PRIMARY KEY, time REAL NOT NULL, subject TEXT NOT NULL, action TEXT NOT NULL, actor TEXT NOT NULL, why TEXT NOT NULL
 ) STRICT;
 """
+"""Of version 2. Later ones are reached by the migrations, in a new ledger too."""
 
 _INDEXED_TREE = "CREATE INDEX IF NOT EXISTS annotations_undigested ON annotations (home) WHERE image='?'"
 """Made at every opening, so that a ledger of an earlier version gets it too. The literal is `UNKNOWN_DIGEST`."""
@@ -58,7 +75,8 @@ def create_database(path: Path) -> None:
         db = sqlite3.connect(path, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            later = ";".join(statement for version, steps in _MIGRATIONS.items() if version > _WRITTEN_OUT for statement in steps)
+            db.executescript(f"BEGIN;{_SCHEMA}{later};PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         finally:
             db.close()
 
@@ -81,7 +99,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         raise RootError(f"{path} is not a ledger of this daemon. Restore it from a backup.")
     for target in range(version + 1, SCHEMA_VERSION + 1):
         with transaction(db, f"migrating {path} to schema {target}"):
-            db.execute(_MIGRATIONS[target])
+            for statement in _MIGRATIONS[target]:
+                db.execute(statement)
             db.execute(f"PRAGMA user_version={target}")
     with sqlite_errors(f"opening {path}", opening=True):
         db.execute(_INDEXED_TREE)

@@ -8,15 +8,16 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from azaion_daemon.errors import RootError
+from azaion_daemon.store.audit import write_audit
 from azaion_daemon.store.database import create_database, open_database, read_database, sqlite_errors, transaction
+from azaion_daemon.store.due import IMAGE_LOST, DueTables, note_change, write_job
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Outline, Position, Release, ReleaseState
 
@@ -74,6 +75,8 @@ class Ledger:
             raise RootError(f"{path} does not exist. Restore it from a backup, or make it anew with: azaion-daemon index rebuild")
         self._clock = clock
         self._db = read_database(path) if read_only else open_database(path)
+        self.due = DueTables(self._db)
+        """What says when a training is due."""
 
     @classmethod
     def create(cls, path: Path) -> None:
@@ -112,10 +115,10 @@ class Ledger:
         self,
         stream: str,
         position: Position | None,
-        changed: Iterable[Annotation],
+        changed: Collection[Annotation],
         audit: Iterable[AuditEntry] = (),
         *,
-        moved: Iterable[Annotation] = (),
+        moved: Collection[Annotation] = (),
     ) -> None:
         """Record a batch: new rows and, unless it stays, the position. From here on it has happened.
 
@@ -123,9 +126,12 @@ class Ledger:
         """
         now = self._clock()
         with self._transaction("recording a batch in the ledger") as db:
+            before = self.last_position()
+            replayed = position is not None and position.position == before
             db.executemany(_UPSERT, changed)
             db.executemany(_MOVE, _moves(moved))
-            _write_audit(db, now, audit)
+            write_audit(db, now, audit)
+            note_change(db, [*changed, *moved], (-1 if before is None else before) + (not replayed), now)
             if position is None:
                 return
             db.execute(
@@ -155,16 +161,21 @@ class Ledger:
         with self._transaction("clearing marks in the ledger") as db:
             db.execute("UPDATE annotations SET dirty=NULL, staged=NULL, stale_extensions='' WHERE dirty <= ?", (placed_to,))
 
-    def flag_image_lost(self, lost: Iterable[Annotation]) -> None:
+    def flag_image_lost(self, lost: Collection[Annotation]) -> None:
         """Record that these annotations' images are nowhere, unless they were given others meanwhile."""
+        if not lost:
+            return
+        now = self._clock()
         with self._transaction("flagging annotations in the ledger") as db:
-            (position,) = db.execute("SELECT coalesce(max(base + offset), 0) FROM position").fetchone()
+            position = self.last_position() or 0
             db.executemany(
                 "UPDATE annotations SET image=NULL, staged=NULL, image_missing=1, changed=:now, "
                 "validated_position=CASE home WHEN 'validated' THEN :position ELSE validated_position END "
                 "WHERE name=:name AND image=:image",
-                ({"now": self._clock(), "position": position, "name": row.name, "image": row.image} for row in lost),
+                ({"now": now, "position": position, "name": row.name, "image": row.image} for row in lost),
             )
+            write_audit(db, now, (AuditEntry(f"annotation {row.name}", IMAGE_LOST, "daemon", "no directory holds it") for row in lost))
+            note_change(db, self.annotations([row.name for row in lost]).values(), position, now)
 
     def dirty(self) -> list[Annotation]:
         """The rows that the tree may not show yet."""
@@ -190,12 +201,6 @@ class Ledger:
         """All rows of a home, by name."""
         return [_annotation(row) for row in self._db.execute(f"{_SELECT} WHERE home=? ORDER BY name", (home,))]
 
-    def changed_since(self, position: int | None) -> int:
-        """How many annotations changed what is trained on after a position; None counts all."""
-        query = "SELECT count(*) FROM annotations WHERE validated_position > ?"
-        (count,) = self._db.execute(query, (-1 if position is None else position,)).fetchone()
-        return int(count)
-
     # What an indexed tree needs
 
     def add_annotations(self, rows: Iterable[Annotation]) -> None:
@@ -203,11 +208,13 @@ class Ledger:
         with self._transaction("recording annotations in the ledger") as db:
             db.executemany(_INSERT, rows)
 
-    def replace_annotations(self, rows: Iterable[Annotation], audit: Iterable[AuditEntry]) -> None:
+    def replace_annotations(self, rows: Collection[Annotation], audit: Iterable[AuditEntry]) -> None:
         """Record new states of annotations that no message has brought about. The position stays."""
+        now = self._clock()
         with self._transaction("recording annotations in the ledger") as db:
             db.executemany(_UPSERT, rows)
-            _write_audit(db, self._clock(), audit)
+            write_audit(db, now, audit)
+            note_change(db, rows, self.last_position() or 0, now)
 
     def date_annotations(self, position: int) -> None:
         """Say of all annotations that they are as of a position: what is older must not undo them."""
@@ -269,29 +276,18 @@ class Ledger:
     def put_job(self, job: Job, *, actor: str = "daemon") -> None:
         """Record a job's state, with an audit entry."""
         with self._transaction(f"recording the job {job.id} in the ledger") as db:
-            row = {**asdict(job), "judged": int(job.judged), "result": _json(job.result)}
-            columns = list(row)
-            db.execute(
-                f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({', '.join(f':{column}' for column in columns)}) "  # noqa: S608
-                f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column}=excluded.{column}' for column in columns)}",
-                row,
-            )
-            _write_audit(db, job.changed, [AuditEntry(f"job {job.id}", job.state, actor, job.why or job.reason)])
+            write_job(db, job, actor=actor)
 
     def jobs(self) -> list[Job]:
         """All jobs, oldest first."""
         rows = self._db.execute(
-            "SELECT id, state, reason, created, changed, why, dataset, position, judged, result FROM jobs ORDER BY created, id"
+            "SELECT id, state, reason, created, changed, why, dataset, position, judged, result, audit, settings, blame, ended FROM jobs "
+            "ORDER BY created, id"
         )
         return [
-            Job(id_, state, reason, created, changed, why, dataset, position, bool(judged), _read_json(result))
-            for id_, state, reason, created, changed, why, dataset, position, judged, result in rows
+            Job(id_, state, reason, created, changed, why, dataset, position, bool(judged), _read_json(result), *others)
+            for id_, state, reason, created, changed, why, dataset, position, judged, result, *others in rows
         ]
-
-    def judged_position(self) -> int | None:
-        """The stream position of the newest snapshot that a judged job was trained on."""
-        (position,) = self._db.execute("SELECT max(position) FROM jobs WHERE judged").fetchone()
-        return cast("int | None", position)
 
     def put_current_model(self, model: Model) -> None:
         """Record a model and make it the current one."""
@@ -302,7 +298,7 @@ class Ledger:
                 "ON CONFLICT (sha256) DO UPDATE SET current=1, path=excluded.path",
                 (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, model.created),
             )
-            _write_audit(
+            write_audit(
                 db,
                 self._clock(),
                 [AuditEntry(f"model {model.sha256}", "current", "daemon", f"job {model.job}" if model.job else "it was there")],
@@ -324,7 +320,7 @@ class Ledger:
                 "INSERT INTO releases (serial, model_sha256, state, created, changed) VALUES (?, ?, ?, ?, ?)",
                 (release.serial, release.model_sha256, release.state, now, now),
             )
-            _write_audit(db, now, [AuditEntry(f"release {release.serial}", "waiting", "daemon", f"model {model_sha256}")])
+            write_audit(db, now, [AuditEntry(f"release {release.serial}", "waiting", "daemon", f"model {model_sha256}")])
         return release
 
     def update_release(self, serial: int, state: ReleaseState, *, why: str | None = None, details: dict[str, Any] | None = None) -> None:
@@ -335,7 +331,7 @@ class Ledger:
                 "UPDATE releases SET state=?, why=?, details=coalesce(?, details), changed=? WHERE serial=?",
                 (state, why, _json(details), now, serial),
             )
-            _write_audit(db, now, [AuditEntry(f"release {serial}", state, "daemon", why or "")])
+            write_audit(db, now, [AuditEntry(f"release {serial}", state, "daemon", why or "")])
 
     def releases(self) -> list[Release]:
         """All releases, oldest first."""
@@ -370,13 +366,6 @@ class LedgerThread:
         """Finish the calls under way and close the ledger."""
         self._executor.shutdown()
         self.ledger.close()
-
-
-def _write_audit(db: sqlite3.Connection, now: float, entries: Iterable[AuditEntry]) -> None:
-    db.executemany(
-        "INSERT INTO audit (time, subject, action, actor, why) VALUES (?, ?, ?, ?, ?)",
-        ((now, entry.subject, entry.action, entry.actor, entry.why) for entry in entries),
-    )
 
 
 def _json(document: dict[str, Any] | None) -> str | None:

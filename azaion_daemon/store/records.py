@@ -1,6 +1,7 @@
 """The ledger's rows as values."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from azaion_daemon.store.layout import Home
@@ -104,6 +105,14 @@ class AuditEntry:
     why: str
 
 
+class Blame(StrEnum):
+    """What a job failed for, and so what must change before it may go better."""
+
+    DATA = "data"
+    SETTINGS = "settings"
+    INFRASTRUCTURE = "infrastructure"  # the machine, the disk, a kill: it may pass by itself
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A training job as the ledger knows it."""
@@ -122,6 +131,14 @@ class Job:
     judged: bool = False
     """Whether its data counts as trained on: the trigger counts from there."""
     result: dict[str, Any] | None = None
+    audit: int | None = None
+    """The newest audit entry when its snapshot was taken: with the position it says what has changed since."""
+    settings: str | None = None
+    """The digest of the settings that it was formed with."""
+    blame: str | None = None
+    """Why it failed, as a `Blame`."""
+    ended: float | None = None
+    """When its training ended; what follows (a release) may take longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from azaion_daemon.errors import RootError
 from azaion_daemon.index.build import IndexReport, index_tree
 from azaion_daemon.index.models import existing_model
 from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.store.due import NOTHING
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation
@@ -68,7 +69,7 @@ def test_what_is_validated_counts_for_the_first_training(layout: Layout) -> None
     put_files(layout, row(VALIDATED, name="v"), row(SEED, name="s"))
     index(layout)
     ledger = Ledger(layout.ledger)
-    assert ledger.changed_since(None) == 1
+    assert ledger.due.changed_since(NOTHING) == 1
     assert ledger.undigested_count(VALIDATED) == 1
     ledger.close()
 

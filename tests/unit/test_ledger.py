@@ -40,11 +40,20 @@ async def test_what_is_not_sqlites_fault_comes_out_as_it_is(tmp_path: Path) -> N
 
 
 def made_by_the_first_version(path: Path) -> None:
-    """A ledger as schema 1 had it, with a position."""
+    """A ledger as schema 1 had it, with a position, a released job, one that failed and one under way."""
     Ledger.create(path)
     with closing(sqlite3.connect(path)) as db:
         db.execute("ALTER TABLE position DROP COLUMN base")
+        for column in ("audit", "settings", "blame", "ended"):
+            db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+        for table in ("changes", "schedule", "training_requests"):
+            db.execute(f"DROP TABLE {table}")
+        db.execute("DROP INDEX audit_beside_the_stream")
         db.execute("INSERT INTO position (stream, offset, digest, updated) VALUES ('s', 7, x'aa', 1.0)")
+        db.execute("INSERT INTO audit VALUES (3, 1.0, 'annotation a', 'repaired', 'operator', 'stray label')")
+        for number, state in enumerate(("released", "failed", "running")):
+            columns = "id, state, reason, position, judged, created, changed"
+            db.execute(f"INSERT INTO jobs ({columns}) VALUES (?, ?, 'r', 7, 0, ?, 9.0)", (state, state, number))
         db.execute("PRAGMA user_version=1")
         db.commit()
 
@@ -56,11 +65,31 @@ def test_an_older_ledger_is_migrated_at_its_opening_and_keeps_what_it_has(tmp_pa
             assert ledger.position("s") == Position(7, b"\xaa")
 
 
+def test_what_jobs_of_an_older_ledger_were_blamed_for_is_not_known_and_holds_nothing_back(tmp_path: Path) -> None:
+    made_by_the_first_version(tmp_path / "ledger.db")
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        assert [(job.id, job.ended, job.audit, job.blame) for job in ledger.jobs()] == [
+            ("released", 9.0, 3, None), ("failed", 9.0, 3, None), ("running", None, 3, None),
+        ]  # fmt: skip
+        assert ledger.due.record("", 10.0).failure is None
+
+
 def test_a_newer_ledger_can_be_worked_with_since_versions_only_add(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     Ledger.create(path)
     with closing(sqlite3.connect(path)) as db:
-        for table in ("position", "annotations", "media", "jobs", "models", "releases", "audit"):
+        for table in (
+            "position",
+            "annotations",
+            "media",
+            "jobs",
+            "models",
+            "releases",
+            "audit",
+            "changes",
+            "schedule",
+            "training_requests",
+        ):
             db.execute(f"ALTER TABLE {table} ADD COLUMN from_the_future TEXT")
         db.execute("PRAGMA user_version=99")
         db.commit()

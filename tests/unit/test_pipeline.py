@@ -1,7 +1,7 @@
 """The whole of ingest without a broker: messages in the inbox, ledger and tree out."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -118,10 +118,10 @@ class Counting(Ledger):
         self,
         stream: str,
         position: Position | None,
-        changed: Iterable[Annotation],
+        changed: Collection[Annotation],
         audit: Iterable[AuditEntry] = (),
         *,
-        moved: Iterable[Annotation] = (),
+        moved: Collection[Annotation] = (),
     ) -> None:
         rows, also = list(changed), list(moved)
         self.batches.append(len(rows) + len(also))
@@ -286,10 +286,10 @@ class Failing(Ledger):
         self,
         stream: str,
         position: Position | None,
-        changed: Iterable[Annotation],
+        changed: Collection[Annotation],
         audit: Iterable[AuditEntry] = (),
         *,
-        moved: Iterable[Annotation] = (),
+        moved: Collection[Annotation] = (),
     ) -> None:
         if type(self).times:
             type(self).times -= 1

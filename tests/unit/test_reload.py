@@ -17,6 +17,7 @@ def settings(**changes: Any) -> Settings:
         "training": {"model": "m.pt", "epochs": 1, "batch_size": 1, "imgsz": 64, "save_period": 1, "workers": 0},
         "export": {"imgsz": 64},
         "dataset": {},
+        "trigger": {},
     }
     for path, value in changes.items():
         section, key = path.split("__")
@@ -30,19 +31,31 @@ def test_differences_are_named_by_their_paths_down_to_the_last_key() -> None:
     assert list(differences(settings(), settings())) == []
 
 
-def test_the_streams_live_settings_take_effect_and_the_rest_waits() -> None:
-    after = settings(stream__password="new", stream__heartbeat_s=3, stream__name="other", training__epochs=2)
+def test_each_setting_takes_effect_when_its_mark_says_or_waits_for_a_restart() -> None:
+    after = settings(
+        stream__password="new", stream__name="other", trigger__quiet_minutes=1, trigger__schedule="0 2 * * *", training__epochs=2,
+        export__imgsz=96, dataset__split={"train": 80, "valid": 10, "test": 10}, api__email="other",
+    )  # fmt: skip
     plan = plan_reload(settings(), after)
-    assert plan.applied == ("stream.password", "stream.heartbeat_s")
-    assert plan.restart_required == ("stream.name", "training.epochs")
-    assert plan.running.stream.password.get_secret_value() == "new"
-    assert (plan.running.stream.name, plan.running.training.epochs) == ("s", 1)
+    assert set(plan.applied) == {"stream.password", "trigger.quiet_minutes", "trigger.schedule"}
+    assert set(plan.next_job) == {"training.epochs", "export.imgsz", "dataset.split.train", "dataset.split.valid"}
+    assert set(plan.restart_required) == {"stream.name", "api.email"}
+    running = plan.running
+    assert (running.stream.password.get_secret_value(), running.stream.name, running.api.email) == ("new", "s", "e")
+    assert (running.trigger, running.training, running.export, running.dataset) == (
+        after.trigger, after.training, after.export, after.dataset,
+    )  # fmt: skip
+
+
+def test_nothing_changed_is_nothing_to_do() -> None:
+    plan = plan_reload(settings(), settings())
+    assert (plan.running, plan.applied, plan.next_job, plan.restart_required) == (settings(), (), (), ())
 
 
 def test_what_waits_for_a_restart_is_named_by_every_reload_until_then() -> None:
-    after = settings(training__epochs=2)
+    after = settings(stream__name="other")
     first = plan_reload(settings(), after)
-    assert plan_reload(first.running, after).restart_required == ("training.epochs",)
+    assert plan_reload(first.running, after).restart_required == ("stream.name",)
     assert plan_reload(first.running, settings()).restart_required == ()
 
 

@@ -82,7 +82,9 @@ def test_a_missing_key_is_named(path: str) -> None:
         ("ingest.batch_delay_s", -1), ("ingest.threads", 0), ("ingest.sync_interval_s", 0), ("ingest.image_extensions", []),
         ("ingest.image_extensions", [".jpg"]), ("ingest.image_extensions", ["JPG"]), ("ingest.image_extensions", ["txt"]),
         ("ingest.image_extensions", ["a/b"]), ("dataset.split_by", "video"), ("dataset.split.train", 0), ("trigger.new_annotations", 0),
-        ("trigger.min_total", 0), ("training.model", "yolo26m"), ("training.epochs", 0), ("training.imgsz", 1281), ("training.imgsz", 0),
+        ("trigger.min_total", 0), ("trigger.quiet_minutes", -1), ("trigger.quiet_minutes", float("nan")), ("trigger.schedule", "0 2 * *"),
+        ("trigger.schedule", "0 25 * * *"), ("trigger.schedule_timezone", "Europe/Nowhere"), ("trigger.cooldown_hours", -1),
+        ("training.model", "yolo26m"), ("training.epochs", 0), ("training.imgsz", 1281), ("training.imgsz", 0),
         ("training.save_period", 0), ("training.workers", -1), ("training.gpus", "some"), ("training.nice", -5),
         ("training.overrides", {"epochs": 5}), ("training.overrides", {"device": 0}), ("export.imgsz", 1281), ("export.batch", 0),
         ("publish.name", "a/b"), ("log.level", "verbose"), ("log.format", "xml"), ("stream", None), ("training", []), ("api", "x"),
@@ -187,6 +189,13 @@ def test_an_empty_model_key_is_none(key: str | None) -> None:
 )
 def test_sizes_are_written_with_or_without_a_unit(written: object, bytes_: int) -> None:
     assert parse(changed("stream.queue_bytes", written)).stream.queue_bytes == bytes_
+
+
+def test_a_schedule_or_a_zone_that_is_none_is_refused_with_what_to_write_instead() -> None:
+    with pytest.raises(ConfigError, match=r"trigger\.schedule: must be a cron expression: bad hour"):
+        parse(changed("trigger.schedule", "0 25 * * *"))
+    with pytest.raises(ConfigError, match=r"trigger\.schedule_timezone: must be a time zone's IANA name, such as UTC or Europe/Berlin"):
+        parse(changed("trigger.schedule_timezone", "Moon/Base"))
 
 
 @pytest.mark.parametrize("start", ["beginning", "end", 0, 17, "2026-03-01T00:00:00Z", "2026-03-01T02:00:00+02:00"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home
 from azaion_daemon.stream.events import RawMessage, Role, Status
 from tests.unit.builders import BOX, CLASSES, VALIDATOR, boxes, bulk, created, debris_of, edited, picture, raw, staged, tree_of
@@ -128,11 +129,11 @@ def test_a_lost_image_changes_what_is_trained_on(world: World) -> None:
     world.run([created(1, role=int(Role.VALIDATOR))])
     world.sync()
     world.layout.image(Home.VALIDATED, "a", "jpg").unlink()
-    before = world.ledger.changed_since(1)
+    before = world.ledger.due.changed_since(Mark(1, 0))
     plan = world.writer.commit(world.stage([edited(2)]), CLASSES)
     world.ledger.flag_image_lost(world.writer.place(list(plan.rows.values())))
     assert before == 0
-    assert world.ledger.changed_since(1) == 1
+    assert world.ledger.due.changed_since(Mark(1, 0)) == 1
 
 
 def test_an_image_that_was_lost_can_come_again(world: World) -> None:
