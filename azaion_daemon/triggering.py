@@ -21,7 +21,6 @@ from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
 
-_LEAST_PAUSE_S = 1.0
 _SHARE_OF_TIME = 0.02
 """What looking may take of the ledger's time while annotations come without a break."""
 _LONGEST_SLEEP_S = 600.0
@@ -49,14 +48,17 @@ class Trigger:
         ledger: LedgerThread,
         ingest: IngestState,
         *,
+        pause_s: float = 1.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """Between two looks that nobody asked for there are `pause_s` seconds at least."""
         self._settings = settings
         self._layout = layout
         self._classes = classes
         self._call = ledger
         self._tables = ledger.ledger.due
         self._ingest = ingest
+        self._pause_s = pause_s
         self._clock = clock
         self._started = clock()
         self._wake = asyncio.Event()
@@ -73,7 +75,7 @@ class Trigger:
             self._ingest.changed.clear()
             began = time.monotonic()
             await self._look()
-            await self._sleep(max(_LEAST_PAUSE_S, (time.monotonic() - began) / _SHARE_OF_TIME))
+            await self._sleep(max(self._pause_s, (time.monotonic() - began) / _SHARE_OF_TIME))
 
     async def due(self) -> Due:
         """Wait until a training is due. No job is under way while somebody waits here."""

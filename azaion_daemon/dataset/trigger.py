@@ -92,13 +92,9 @@ class _Look:
         corrected = failure is not None and failure.settings != self._facts.settings
         if failure is not None and (decision := self._after(failure, corrected=corrected)) is not None:
             return decision
-        cool = self._later(self._is.last_ended, self._settings.cooldown_hours * 3600)
-        if cool is not None and not corrected:
-            return self._wait(
-                f"the last training ended {_ago(self._is.last_ended, self._now)}, and {_span(self._settings.cooldown_hours * 3600)} must "
-                f"lie between two; {self._changes}",
-                cool,
-            )
+        ended, pause_s = self._is.last_ended, self._settings.cooldown_hours * 3600
+        if not corrected and ended is not None and (cool := self._later(ended, pause_s)) is not None:
+            return self._wait(f"the last job ended {self._at(ended)}, and {_span(pause_s)} must lie between two; {self._changes}", cool)
         return self._by_schedule() or self._by_changes()
 
     def _after(self, failure: Failure, *, corrected: bool) -> Decision | None:
@@ -150,7 +146,7 @@ class _Look:
             return self._wait(f"{self._changes}; {self._settings.min_total} must be validated at least", settle=settle)
         if (calm := self._calm_at()) is not None:
             return self._wait(f"{self._restless()}; {self._changes}, {needed} changes are needed", calm)
-        last = "" if self._is.last_change is None else f"; the last change came {_ago(self._is.last_change, self._now)}"
+        last = "" if self._is.last_change is None else f"; the last change came {_span(max(self._now - self._is.last_change, 0.0))} ago"
         return self._train(f"{self._changes}, {needed} changes are needed{last}")
 
     def _calm_at(self) -> float | None:
@@ -160,8 +156,9 @@ class _Look:
         return None if quiet is None or waited is None else min(quiet, waited)
 
     def _restless(self) -> str:
+        assert self._is.last_change is not None and self._is.first_change is not None  # noqa: PT018 - else nothing is waited for
         quiet, longest = _span(self._settings.quiet_minutes * 60), _span(self._settings.max_wait_hours * 3600)
-        last, first = _ago(self._is.last_change, self._now), _ago(self._is.first_change, self._now)
+        last, first = self._at(self._is.last_change), self._at(self._is.first_change)
         return f"the last change came {last}: {quiet} of quiet are waited for, or {longest} since the first, which came {first}"
 
     def _later(self, since: float | None, duration_s: float) -> float | None:
@@ -187,10 +184,6 @@ def _annotations(count: int) -> str:
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= _WHY_LENGTH else f"{line[:_WHY_LENGTH]}…"
-
-
-def _ago(time: float | None, now: float) -> str:
-    return "at an unknown time" if time is None else f"{_span(max(now - time, 0.0))} ago"
 
 
 def _span(seconds: float) -> str:

@@ -32,6 +32,7 @@ _LEAST_MAP50 = 0.5
 _LEAST_FOUND = 0.5
 _INGEST_LIMIT_S = 120.0
 _TRAIN_LIMIT_S = 900.0
+_QUIET_MINUTES = 0.01
 _OVERRIDES: dict[str, Any] = {
     "ingest": {"min_free_disk": "64MiB"},
     "dataset": {"split_by": "media", "min_free_disk": "64MiB"},
@@ -139,7 +140,7 @@ class Demo:
     def _configure(self, world: World, shift: Scenario) -> None:
         self._screen.step("Rendering the configuration and making the root directory")
         validated = len(shift.names(Fate.VALIDATED))
-        trigger = {"new_annotations": validated, "min_total": validated}
+        trigger = {"new_annotations": validated, "min_total": validated, "quiet_minutes": _QUIET_MINUTES}
         self._operator.configure(world.dotenv(), {**_OVERRIDES, "trigger": trigger})
         self._screen.detail("azaion-daemon config render --env-file .env")
         self._operator.command("init")

@@ -26,7 +26,7 @@ async def test_annotations_become_a_published_model_although_the_daemon_is_kille
         shift = scenario(60, seed=11)
         operator = Operator(tmp_path)
         validated = len(shift.names(Fate.VALIDATED))
-        trigger = {"new_annotations": validated, "min_total": validated}
+        trigger = {"new_annotations": validated, "min_total": validated, "quiet_minutes": 0}
         operator.configure(
             world.dotenv(),
             {

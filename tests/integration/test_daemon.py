@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from azaion_daemon.sandbox.annotations import Message
 from azaion_daemon.sandbox.broker import Broker
 from azaion_daemon.sandbox.operator import RunningDaemon
-from azaion_daemon.sandbox.scenario import Scenario, scenario
+from azaion_daemon.sandbox.scenario import Fate, Scenario, scenario
 from tests.harness import Site, expected_tree, ingested
 
 
@@ -159,6 +160,58 @@ def test_a_stream_that_cannot_be_read_is_said_and_waited_for(site: Site, environ
         status = daemon.wait_for_status(lambda status: status["stream"]["why"] is not None, "the reason in the status")
         assert why in status["stream"]["why"]
         assert status["state"] == "running"
+
+
+def test_a_training_that_is_asked_for_while_no_daemon_runs_is_begun_once_by_its_next_start(site: Site) -> None:
+    asked = site.operator.try_command("train", "now", "--reason", "new  camera")
+    assert (asked.returncode, asked.stderr) == (0, "No daemon is running; the training begins at its next start.\n")
+    (request,) = (site.root / "state" / "requests").glob("*.json")
+    left = request.read_text()
+    why = "neither annotations nor settings have changed since"  # there is nothing to train on
+    for _ in range(2):
+        with site.daemon() as daemon:
+            daemon.wait_for_event("request.answered", kind="train_now", error=None)
+            status = daemon.wait_for_status(lambda status: why in status["training"]["why"], "the job's end")
+            assert [job["state"] for job in status["training"]["jobs"]] == ["failed"]
+        request.write_text(left)  # as if the daemon had been killed before the request was gone
+    events = [json.loads(line) for line in site.operator.log.read_text().splitlines()]
+    reasons = [event["why"].partition(";")[0] for event in events if event["event"] == "trigger.due"]
+    assert reasons == ["train now because an operator asked for it (new camera)"]
+
+
+def test_a_training_is_asked_for_beside_a_running_daemon(site: Site) -> None:
+    with site.daemon() as daemon:
+        daemon.wait_for_event("daemon.ready")
+        assert "begins now" in site.operator.try_command("train", "now").stderr
+        assert "no reason given" in daemon.wait_for_event("trigger.due")["why"]
+    refused = site.operator.try_command("train", "now", "--reason", " ")
+    assert (refused.returncode, "a reason has between 1 and 500 characters" in refused.stderr) == (os.EX_CONFIG, True)
+
+
+def test_the_status_says_what_the_trigger_waits_for(site: Site) -> None:
+    with site.daemon() as daemon:
+        shift = scenario(20, seed=11)
+        site.publish(shift.messages)
+        wait_until_ingested(daemon, shift)
+        changed = len(shift.names(Fate.VALIDATED))
+        status = daemon.wait_for_status(lambda status: (status["training"]["new_since_last"] or 0) >= changed, "a look")
+        training = status["training"]
+        assert (training["threshold"], training["next_schedule"]) == (1_000_000, None)
+        assert training["why"].startswith(f"wait because {training['new_since_last']} annotations are new, changed or gone")
+        assert training["why"] in site.operator.command("status")
+
+
+def test_what_the_trigger_waits_for_is_changed_by_a_reload(site: Site) -> None:
+    with site.daemon() as daemon:
+        daemon.wait_for_event("stream.connected")
+        site.overrides["trigger"] |= {"schedule": "0 2 * * *", "schedule_timezone": "Europe/Berlin"}
+        site.overrides["training"]["epochs"] = 7
+        site.configure()
+        daemon.process.send_signal(signal.SIGHUP)
+        event = daemon.wait_for_event("config.reloaded")
+        assert sorted(event["applied"]) == ["trigger.schedule", "trigger.schedule_timezone"]
+        assert (event["next_job"], event["restart_required"]) == (["training.epochs"], [])
+        daemon.wait_for_status(lambda status: status["training"]["next_schedule"] is not None, "the schedule in the status")
 
 
 def refused(site: Site) -> str:
