@@ -126,7 +126,7 @@ class Trigger:
     async def _gather(self, settings: Settings, under_way: str | None) -> TriggerFacts:
         now, key = self._clock(), schedule_key(settings.trigger)
         self._started = min(self._started, now)
-        record = await self._call(self._tables.record, key, now)
+        record = await self._call(self._tables.record, key)
         if key and record.schedule_settled is None:  # it was given just now: what lies before is none of its business
             await self._call(self._tables.settle_schedule, key, now)
             record = record._replace(schedule_settled=now)

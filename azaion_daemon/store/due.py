@@ -9,7 +9,7 @@ the tables, by the first look that sees it: so it holds nothing back for longer 
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import takewhile
 from typing import NamedTuple
@@ -78,17 +78,18 @@ class DueRecord(NamedTuple):
 class DueTables:
     """Those tables, over the ledger's connection. Every method is one short transaction at most."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, clock: Callable[[], float]) -> None:
         self._db = db
+        self._clock = clock
 
     def mark(self) -> Mark:
         """Now. While nothing is written, it is the mark of a snapshot."""
         (position,) = self._db.execute("SELECT coalesce(max(base + offset), 0) FROM position").fetchone()
         return Mark(position, newest_audit(self._db))
 
-    def record(self, schedule: str, now: float) -> DueRecord:
+    def record(self, schedule: str) -> DueRecord:
         """Everything that a decision follows from; `schedule` is the one in force."""
-        self._bring_back(now)
+        self._bring_back(self._clock())
         judged = self._judged()
         first, last = self._db.execute(
             "SELECT min(began), max(ended) FROM changes WHERE position > :position OR (position = :position AND audit > :audit)",

@@ -75,7 +75,7 @@ class Ledger:
             raise RootError(f"{path} does not exist. Restore it from a backup, or make it anew with: azaion-daemon index rebuild")
         self._clock = clock
         self._db = read_database(path) if read_only else open_database(path)
-        self.due = DueTables(self._db)
+        self.due = DueTables(self._db, clock)
         """What says when a training is due."""
 
     @classmethod

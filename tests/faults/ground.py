@@ -27,6 +27,8 @@ _LIMIT_S = 60.0
 _SMALL_BATCHES = {"batch_messages": 16, "batch_delay_s": 0.05, "sync_interval_s": 0.05, "threads": 2, "min_free_disk": "0"}
 _OF_THE_TREE = {"dirty", "staged", "stale_extensions"}
 """Columns that say how far the tree is, not what is true."""
+_OF_TIME = {"changes"}
+"""Tables that say when something was, and nothing else."""
 _TIMES = {"first_seen", "changed", "updated", "time", "id"}
 
 
@@ -160,7 +162,7 @@ class Ground:
     def history(self) -> dict[str, list[dict[str, Any]]]:
         """Every table of the ledger without times and without what says how far the tree is."""
         tables = [name for (name,) in self._select("SELECT name FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'")]
-        return {table: self._table(table) for table in tables}
+        return {table: self._table(table) for table in tables if table not in _OF_TIME}
 
     def _table(self, name: str) -> list[dict[str, Any]]:
         with closing(self._open()) as db:

@@ -62,7 +62,7 @@ class World:
         self.ledger.put_job(Job(id_, state, "reason", self.now, self.now, **fields))
 
     def record(self) -> DueRecord:
-        return self.ledger.due.record("", self.now)
+        return self.ledger.due.record("")
 
 
 @contextmanager
@@ -206,10 +206,10 @@ def test_times_in_the_future_are_brought_back_once_and_then_pass(world: World) -
     world.ledger.due.settle_schedule("* * * * *", world.now)
     world.now = 3000.0  # the clock was an hour and more ahead
     world.restart()
-    first = world.ledger.due.record("* * * * *", world.now)
+    first = world.ledger.due.record("* * * * *")
     assert (first.first_change, first.last_change, first.last_ended, first.schedule_settled) == (3000.0,) * 4
     world.now = 3600.0
-    assert world.ledger.due.record("* * * * *", world.now) == first
+    assert world.ledger.due.record("* * * * *") == first
 
 
 def test_after_a_jump_back_the_next_change_is_of_its_time(world: World) -> None:
@@ -286,14 +286,14 @@ def test_a_request_is_taken_up_exactly_once_across_restarts(world: World) -> Non
 
 
 def test_a_job_settles_the_schedule_until_it_was_requested(world: World) -> None:
-    assert world.ledger.due.record("0 2 * * * UTC", world.now).schedule_settled is None
+    assert world.ledger.due.record("0 2 * * * UTC").schedule_settled is None
     world.ledger.due.settle_schedule("0 2 * * * UTC", world.now)
     world.now = 2000.0
     world.ledger.due.take_up(Job("J", "requested", "it is time", world.now, world.now), [])
-    assert world.ledger.due.record("0 2 * * * UTC", world.now).schedule_settled == 2000.0
-    assert world.ledger.due.record("0 3 * * * UTC", world.now).schedule_settled is None
+    assert world.ledger.due.record("0 2 * * * UTC").schedule_settled == 2000.0
+    assert world.ledger.due.record("0 3 * * * UTC").schedule_settled is None
     world.ledger.due.settle_schedule("0 3 * * * UTC", world.now)
-    assert world.ledger.due.record("0 2 * * * UTC", world.now).schedule_settled is None
+    assert world.ledger.due.record("0 2 * * * UTC").schedule_settled is None
 
 
 def test_counting_reads_indexes_alone(world: World) -> None:

@@ -71,7 +71,7 @@ def test_what_jobs_of_an_older_ledger_were_blamed_for_is_not_known_and_holds_not
         assert [(job.id, job.ended, job.audit, job.blame) for job in ledger.jobs()] == [
             ("released", 9.0, 3, None), ("failed", 9.0, 3, None), ("running", None, 3, None),
         ]  # fmt: skip
-        assert ledger.due.record("", 10.0).failure is None
+        assert ledger.due.record("").failure is None
 
 
 def test_a_newer_ledger_can_be_worked_with_since_versions_only_add(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -387,19 +386,17 @@ async def test_changes_that_never_pause_are_looked_at_once_a_second(layout: Layo
 class FullTables(DueTables):
     """On a disk that is full for the first looks."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        super().__init__(db)
-        self.full = True
+    full = True
 
-    def record(self, schedule: str, now: float) -> DueRecord:
+    def record(self, schedule: str) -> DueRecord:
         if self.full:
             raise DiskFullError("recording: no space")
-        return super().record(schedule, now)
+        return super().record(schedule)
 
 
 async def test_a_full_disk_is_said_and_looked_past(layout: Layout, settings: Settings) -> None:
-    ledger = Ledger(layout.ledger)
-    ledger.due = tables = FullTables(ledger._db)
+    ledger = Ledger(layout.ledger, clock=lambda: NIGHT)
+    ledger.due = tables = FullTables(ledger._db, lambda: NIGHT)
     async with site(layout, settings, ledger=ledger) as one:
         assert (await one.until_why("no space")).startswith("wait because recording: no space")
         await one.change()
