@@ -28,7 +28,7 @@ from azaion_daemon.training.gpus import Discovery
 from azaion_daemon.training.jobs import JobDirectory, JobResult, Metrics, ModelFile, Outcome, Progress
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.triggering import Trigger
-from tests.unit.builders import make_root, put_files, row
+from tests.unit.builders import SMALL, make_root, put_files, row
 
 NIGHT = datetime(2026, 3, 4, 1, 59, 58, tzinfo=UTC).timestamp()
 """Two seconds before two o'clock."""
@@ -74,6 +74,7 @@ def settings_of(root: Path, *, epochs: int = 1, **trigger: Any) -> Settings:
             "stream": {"host": "h", "port": 1, "user": "u", "password": "p", "name": "s"},
             "directories": {"root": root, "data": "data", "data_seed": "data-seed", "data_deleted": "data_deleted"},
             "ingest": {"min_free_disk": 0},
+            "dataset": SMALL.model_dump(),
             "training": {"model": "m.yaml", "epochs": epochs, "batch_size": 1, "imgsz": 64, "save_period": 1, "workers": 0, "gpus": "none"},
             "export": {"imgsz": 64},
             "trigger": {"new_annotations": MEDIA, "min_total": 1, "quiet_minutes": 0, "cooldown_hours": 0, **trigger},
@@ -91,7 +92,7 @@ class Site:
         self.pipeline = Pipeline("s", settings.ingest, layout, self.call, Inbox(1 << 20), known_classes=frozenset(range(5)))
         digester = Digester(layout, self.call, self.pipeline)
         classes = load_classes(layout.classes)
-        former = DatasetFormer(layout, classes, self.call, digester, stream="s", key="key", clock=clock)
+        former = DatasetFormer(layout, classes, self.call, digester, stream="s", clock=clock)
         self.trigger = Trigger(settings, layout, classes, self.call, self.pipeline.state, pause_s=pause_s, clock=clock)
         self.worker = Worker()
         self.released: list[str] = []
