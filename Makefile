@@ -6,6 +6,8 @@
 MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
+# More than there are cores: tests mostly wait, for brokers, disks and daemons.
+TEST_PROCESSES ?= 3
 benchmarks := $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wildcard tests/benchmarks/*.py)))
 
 help: ## show these targets
@@ -18,7 +20,7 @@ demo: setup ## the main job from end to end, with real parts on this machine alo
 	$(bin)/azaion-daemon demo
 
 test: setup ## every test; PYTEST_ARGS='-k name' for some
-	$(bin)/python -m pytest $(PYTEST_ARGS)
+	$(bin)/python -m pytest --numprocesses $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy --strict, import contracts
 	echo "lint: ruff"; $(bin)/ruff check . && $(bin)/ruff format --check .

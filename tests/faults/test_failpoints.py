@@ -20,7 +20,7 @@ from tests.faults.launcher import Fault
 from tests.faults.story import Story, Truth
 from tests.harness import label_text
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = [pytest.mark.timeout(480), pytest.mark.xdist_group("failpoints")]
 
 WORK = (
     Fault("image-write.before"),
@@ -80,7 +80,6 @@ RECOVERY = (
     Fault("image-move.before"),
     Fault("image-move.after"),
     Fault("label-remove.after"),
-    Fault("commit-other.after"),
     Fault("sync-tree.before"),
     Fault("sync-tree.after"),
     Fault("commit-clear.before"),
