@@ -20,7 +20,7 @@ demo: setup ## the main job from end to end, with real parts on this machine alo
 	$(bin)/azaion-daemon demo
 
 test: setup ## every test; PYTEST_ARGS='-k name' for some
-	$(bin)/python -m pytest --numprocesses $(TEST_PROCESSES) $(PYTEST_ARGS)
+	$(bin)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: setup ## ruff, mypy --strict, import contracts
 	echo "lint: ruff"; $(bin)/ruff check . && $(bin)/ruff format --check .

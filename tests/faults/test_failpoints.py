@@ -20,7 +20,7 @@ from tests.faults.launcher import Fault
 from tests.faults.story import Story, Truth
 from tests.harness import label_text
 
-pytestmark = [pytest.mark.timeout(480), pytest.mark.xdist_group("failpoints")]
+pytestmark = pytest.mark.timeout(480)
 
 WORK = (
     Fault("image-write.before"),

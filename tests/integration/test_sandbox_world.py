@@ -15,8 +15,6 @@ from azaion_daemon.sandbox.processes import SandboxError
 from azaion_daemon.sandbox.scenes import CLASS_NAMES, Box, Scene, draw_scene
 from azaion_daemon.sandbox.world import World
 
-pytestmark = pytest.mark.xdist_group("world")  # it takes a while to start
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:

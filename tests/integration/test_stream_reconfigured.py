@@ -80,7 +80,11 @@ def test_a_rotated_password_takes_effect_with_sighup_by_one_reconnect(
             site.configure({"RABBITMQ_PASSWORD": request.getfixturevalue("rotated"), "TRAINING_EPOCHS": "2"})
             daemon.process.send_signal(signal.SIGHUP)
             reloaded = daemon.wait_for_event("config.reloaded")
-            assert (reloaded["applied"], reloaded["restart_required"]) == (["stream.password"], ["training.epochs"])
+            assert (reloaded["applied"], reloaded["next_job"], reloaded["restart_required"]) == (
+                ["stream.password"],
+                ["training.epochs"],
+                [],
+            )
             site.publish(shift.messages[half:])
             daemon.wait_for_status(lambda status: bool(ingested(shift).items() <= status["annotations"].items()), "everything is ingested")
             status = daemon.wait_for_status(lambda status: status["stream"]["reconnects"] > 0, "the reconnect")

@@ -22,7 +22,7 @@ STREAM = "azaion-annotations"
 VIRTUAL_HOST = "annotations"
 
 # A connection that dies while it is made leaves a transport to the garbage collector.
-pytestmark = [pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"), pytest.mark.xdist_group("tls")]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
