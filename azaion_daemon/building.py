@@ -51,7 +51,7 @@ async def _build(settings: Settings, layout: Layout, classes: Classes, say: Call
         say("Forming a dataset")
         async with asyncio.TaskGroup() as tasks:
             digesting = tasks.create_task(digester.run(), name="digest")
-            snapshot = await former.form(settings.dataset, lambda _: None, weights=layout.models / settings.training.model)
+            snapshot = await former.form(settings, lambda _: None, weights=layout.models / settings.training.model)
             digesting.cancel()
     except* AzaionError as failed:
         error = gravest(failed.exceptions)

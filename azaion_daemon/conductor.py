@@ -179,7 +179,7 @@ class Conductor:
         log.info("dataset.forming", job=job.id)
         digest = await self._trigger.digest_of(settings)
         weights = self._layout.models / settings.training.model
-        snapshot = await self._former.form(settings.dataset, lambda mark: self._took(mark, digest), weights=weights)
+        snapshot = await self._former.form(settings, lambda mark: self._took(mark, digest), weights=weights)
         log.info(
             "dataset.formed",
             job=job.id,

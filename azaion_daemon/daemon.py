@@ -112,7 +112,7 @@ class Daemon:
         self._platform = PlatformClient(settings.api, layout.hardware)
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
-        former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
+        self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._keeper = Keeper(settings.retention, layout, self._ledger)
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
         self._conductor = Conductor(
@@ -120,7 +120,7 @@ class Daemon:
             layout,
             self._ledger,
             self._pipeline,
-            former,
+            self._former,
             self._trigger,
             workers=WorkerPool(),
             gpus=NvmlGpus(),
@@ -256,7 +256,7 @@ class Daemon:
 
     async def _status(self) -> dict[str, Any]:
         ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor
-        job, progress = conductor.job, conductor.progress
+        job, progress, resizing = conductor.job, conductor.progress, self._former.resizing
         age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
         messages_per_s, bytes_per_s = ingest.rate.now()
         scheduled = self._trigger.next_schedule()
@@ -297,6 +297,7 @@ class Daemon:
                 "why": self._trigger.decision.why,
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
                 "job": None if job is None else job.id,
+                "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
                 "progress": None if progress is None else progress.model_dump(mode="json"),
                 "jobs": [{"id": one.id, "state": one.state, "why": one.why, "dataset": one.dataset} for one in jobs[-10:]],
             },

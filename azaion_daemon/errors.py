@@ -58,6 +58,10 @@ class DatasetError(OperatorError):
     """The annotations at hand cannot be trained on. The message lists every problem."""
 
 
+class ResizeError(AzaionError):
+    """Images could not be resized, whatever they were."""
+
+
 class TrainingError(AzaionError):
     """A training job ended without a model."""
 

@@ -3,22 +3,33 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from azaion_daemon.dataset.classes import Classes
 from azaion_daemon.dataset.disk import training_bytes
-from azaion_daemon.dataset.plan import plan_dataset
-from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot
+from azaion_daemon.dataset.plan import DatasetPlan, plan_dataset
+from azaion_daemon.dataset.reduction import Reduction
+from azaion_daemon.dataset.resized_cache import prune
+from azaion_daemon.dataset.resizing import Progress, Resizing, Work
+from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remarks_or_refusal
+from azaion_daemon.dataset.sources import ResizedSources
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.errors import AzaionError
+from azaion_daemon.errors import AzaionError, DiskFullError
 from azaion_daemon.ingest.digester import Digester
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.logs import get_logger
+from azaion_daemon.settings import DatasetSettings, Settings
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread
+
+log = get_logger(__name__)
+
+_FEW = 64
+"""So many images are resized while the tree stands still."""
 
 
 class _GivenUpError(Exception):
@@ -46,16 +57,47 @@ class DatasetFormer:
         self._digester = digester
         self._stream = stream
         self._clock = clock
+        self.resizing: Progress | None = None
+        """How far the resizing of images is, while it goes on."""
 
-    async def form(self, settings: DatasetSettings, at: Callable[[Mark], None], *, weights: Path) -> Snapshot:
-        """Form a dataset; `at` is told the moment that it will show before anything can fail for its data.
+    async def form(self, settings: Settings, at: Callable[[Mark], None], *, weights: Path) -> Snapshot:
+        """Form a dataset; `at` is told the moment that it will show, before anything can fail for the data that it holds.
 
         `weights` is what the training starts from: the larger, the more disk it needs.
 
         Raises:
             DatasetError: It could not be trained on.
+            ResizeError: Its images cannot be resized.
             StorageError: The disk failed or is full.
         """
+        reduction = reduction_for(settings)
+        try:
+            if reduction is None:
+                await self._prune(bound_bytes=settings.dataset.resized_cache)
+                return await self._form(settings, at, weights)
+            resizing = Resizing(
+                self._layout.resized,
+                reduction,
+                max_pixels=settings.ingest.max_image_pixels,
+                min_free_bytes=max(settings.ingest.min_free_disk, settings.dataset.min_free_disk + training_bytes(weights)),
+            )
+            at(await self._call(self._ledger.due.mark))  # and once more when all is resized
+            sources = await self._resize_ahead(reduction, resizing, settings.dataset)
+            return await self._form(settings, at, weights, sources, resizing)
+        except DiskFullError:
+            await self._prune(bound_bytes=0)
+            raise
+        finally:
+            self.resizing = None
+
+    async def _form(
+        self,
+        settings: Settings,
+        at: Callable[[Mark], None],
+        weights: Path,
+        sources: ResizedSources | None = None,
+        resizing: Resizing | None = None,
+    ) -> Snapshot:
         loop = asyncio.get_running_loop()
         given_up = threading.Event()
 
@@ -67,22 +109,24 @@ class DatasetFormer:
             asyncio.run_coroutine_threadsafe(self._call(self._ledger.add_sides, sides), loop).result()
 
         async with self._digester.still():
-            rows = await self._call(self._ledger.in_home, Home.VALIDATED)
-            sides = {media: Side(side) for media, side in (await self._call(self._ledger.sides)).items()}
             newest = await self._call(self._ledger.position, self._stream)
             position = None if newest is None else newest.position
             at(await self._call(self._ledger.due.mark))
+            plan = await self._plan(settings.dataset)
+            if sources is not None and resizing is not None:
+                await self._resize(sources, resizing, sources.work(plan.entries))
+                plan = plan.without(sources.unusable(plan.entries), self._classes)
 
             def form() -> Snapshot:
-                plan = plan_dataset(rows, sides, self._classes, settings, key=self._stream)
                 return form_snapshot(
                     plan,
                     self._layout,
                     self._classes,
-                    settings,
+                    settings.dataset,
                     position=position,
                     now=datetime.fromtimestamp(self._clock(), UTC),
                     record_sides=record_sides,
+                    image_of=None if sources is None else sources.of,
                     training_bytes=training_bytes(weights),
                     proceed=proceed,
                 )
@@ -95,3 +139,57 @@ class DatasetFormer:
                 with suppress(_GivenUpError, AzaionError):
                     await forming
                 raise
+
+    async def _plan(self, settings: DatasetSettings) -> DatasetPlan:
+        rows = await self._call(self._ledger.in_home, Home.VALIDATED)
+        sides = {media: Side(side) for media, side in (await self._call(self._ledger.sides)).items()}
+        return await asyncio.to_thread(plan_dataset, rows, sides, self._classes, settings, key=self._stream)
+
+    async def _resize_ahead(self, reduction: Reduction, resizing: Resizing, settings: DatasetSettings) -> ResizedSources:
+        """Resize nearly all images while messages are taken, so that the tree has to stand still for the last few only."""
+        await self._digester.digested()
+        plan = await self._plan(settings)
+        remarks_or_refusal(plan, self._classes, settings, None)  # before an hour is spent on it
+        keep = (reduction.file(entry.annotation.image) for entry in plan.entries if entry.annotation.image is not None)
+        await self._prune(bound_bytes=settings.resized_cache, keep=keep)
+        sources = await asyncio.to_thread(ResizedSources, self._layout, reduction)
+        before, work = None, sources.work(plan.entries)
+        while work and (before is None or _FEW < len(work) < before / 2):  # when more come than are done, waiting would not help
+            await self._resize(sources, resizing, work)
+            before = len(work)
+            work = sources.work((await self._plan(settings)).entries)
+        return sources
+
+    async def _resize(self, sources: ResizedSources, resizing: Resizing, work: Sequence[Work]) -> None:
+        if not work:
+            return
+        started = time.monotonic()
+        outcomes = await resizing.run(work, self._on_progress)
+        sources.settle(work, outcomes)
+        sizes = [
+            (name, digest, outcome.width, outcome.height)
+            for name, _, digest in work
+            if (outcome := outcomes[name]).width is not None and outcome.height is not None
+        ]
+        await self._call(self._ledger.put_sizes, sizes)
+        counts = Counter(outcome.kind.value for outcome in outcomes.values())
+        written = sum(outcome.bytes for outcome in outcomes.values())
+        log.info("dataset.resized", outcomes=dict(counts), bytes=written, seconds=round(time.monotonic() - started, 1))
+
+    def _on_progress(self, progress: Progress) -> None:
+        self.resizing = progress
+
+    async def _prune(self, *, bound_bytes: int, keep: Iterable[str] = ()) -> None:
+        pruned = await asyncio.to_thread(prune, self._layout.resized, bound_bytes=bound_bytes, keep=keep)
+        if pruned.files:
+            log.info("dataset.resized_pruned", images=pruned.files, bytes=pruned.bytes)
+
+
+def reduction_for(settings: Settings) -> Reduction | None:
+    """How the settings want images reduced; None when they are linked as they are.
+
+    To no less than the model is exported for: at that size it is judged on the dataset's test images.
+    """
+    if settings.dataset.images == "linked":
+        return None
+    return Reduction(max(settings.training.imgsz, settings.export.imgsz), settings.dataset.jpeg_quality)

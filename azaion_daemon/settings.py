@@ -197,6 +197,9 @@ class DatasetSettings(Section):
     min_objects: Annotated[int, Field(ge=1), NEXT_JOB] = 100
     require_every_class: Annotated[bool, NEXT_JOB] = False
     min_free_disk: Annotated[ByteSize, NEXT_JOB] = ByteSize(4096 * _MIB)
+    images: Annotated[Literal["linked", "resized"], NEXT_JOB] = "linked"
+    jpeg_quality: Annotated[int, Field(ge=1, le=100), NEXT_JOB] = 90
+    resized_cache: Annotated[ByteSize, NEXT_JOB] = ByteSize(20 * 1024 * _MIB)
 
 
 class TriggerSettings(Section):

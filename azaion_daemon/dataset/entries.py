@@ -19,6 +19,7 @@ class Reason(StrEnum):
     UNKNOWN_CLASS = "unknown_class"
     SIDE_CONFLICT = "side_conflict"
     NOT_IN_TREE = "not_in_tree"
+    IMAGE_UNUSABLE = "image_unusable"
 
 
 class Exclusion(NamedTuple):

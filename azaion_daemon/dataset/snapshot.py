@@ -99,7 +99,7 @@ def form_snapshot(
     Whatever is raised, nothing is left.
     """
     disk = measure_disk(layout, plan.entries, settings, training_bytes)
-    _remarks_or_refusal(plan, classes, settings, disk)
+    remarks_or_refusal(plan, classes, settings, disk)
     final = _free_name(layout.datasets, f"azaion-{now:%Y-%m-%d}")
     forming = layout.datasets / (_FORMING + final.name)
     try:
@@ -111,7 +111,7 @@ def form_snapshot(
             try:
                 lines, missing = _fill(forming, plan.entries, layout, image_of, proceed)
                 kept = plan.without(missing, classes)
-                remarks = _remarks_or_refusal(kept, classes, settings, None)
+                remarks = remarks_or_refusal(kept, classes, settings, None)
                 manifest = b"".join(lines)
                 snapshot = Snapshot(documents.dataset_id(manifest, classes), final, position, kept.counts, classes.names, remarks)
                 _describe(forming, snapshot, manifest, kept, classes, settings, now)
@@ -128,7 +128,12 @@ def form_snapshot(
     return snapshot
 
 
-def _remarks_or_refusal(plan: DatasetPlan, classes: Classes, settings: DatasetSettings, disk: Disk | None) -> tuple[Finding, ...]:
+def remarks_or_refusal(plan: DatasetPlan, classes: Classes, settings: DatasetSettings, disk: Disk | None) -> tuple[Finding, ...]:
+    """What is worth a word of a dataset.
+
+    Raises:
+        DatasetError: It could not be trained on, and every problem is named.
+    """
     problems, remarks = judge(plan.counts, classes, settings, disk)
     if problems:
         raise DatasetError("the annotations cannot be trained on:\n" + "\n".join(f"  {problem}" for problem in problems))

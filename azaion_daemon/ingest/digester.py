@@ -58,14 +58,18 @@ class Digester:
         self._validated_known.clear()
         self._more.set()
 
+    async def digested(self) -> None:
+        """Wait until the validated images have their digests, but for those that come meanwhile."""
+        if left := await self._call(self._ledger.undigested_count, Home.VALIDATED):
+            log.info("index.digesting", left=left)
+            self.look_again()
+            await self._validated_known.wait()
+
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
         """As the pipeline's `still`, and every validated image has its digest."""
         while True:
-            if left := await self._call(self._ledger.undigested_count, Home.VALIDATED):
-                log.info("index.digesting", left=left)
-                self.look_again()
-                await self._validated_known.wait()
+            await self.digested()
             async with self._pipeline.still():
                 if not await self._call(self._ledger.undigested_count, Home.VALIDATED):
                     yield

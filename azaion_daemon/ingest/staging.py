@@ -15,15 +15,13 @@ from PIL import Image
 from azaion_daemon.ingest.rules import StagedImage
 from azaion_daemon.settings import IngestSettings
 from azaion_daemon.store.durable import FilesystemSync, storage, write_new
+from azaion_daemon.store.images import FORMATS, too_large, undecodable
 from azaion_daemon.store.quarantine import Quarantine
 from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, RawMessage
 from azaion_daemon.stream.wire import decode
 
-Image.MAX_IMAGE_PIXELS = None  # `ingest.max_image_pixels` decides, and an error is better than a warning
-
 MAX_PORTION_NAMES = 16_384
 """How many annotations one transaction touches at the most."""
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +139,13 @@ def image_size(content: bytes, *, max_pixels: int, decode: bool = True) -> tuple
     half a JPEG.)
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                return f"the image has {width} x {height} pixels, more than the {max_pixels} that are taken (ingest.max_image_pixels)"
+            if refused := too_large(width, height, max_pixels):
+                return refused
             if decode:
                 image.draft(image.mode, (width // 8, height // 8))
                 image.load()
     except Exception as error:  # noqa: BLE001 - its decoders raise anything on hostile bytes
-        return f"the image cannot be decoded: {type(error).__name__}: {str(error)[:120]}"
+        return undecodable(error)
     return width, height

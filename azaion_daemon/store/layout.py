@@ -120,6 +120,11 @@ class Layout:
         return self.state / "incoming"
 
     @property
+    def resized(self) -> Path:
+        """Reduced images, which datasets link to. Made when it is needed."""
+        return self.state / "resized"
+
+    @property
     def jobs(self) -> Path:
         """Training jobs, one directory each."""
         return self.state / "jobs"

@@ -253,6 +253,14 @@ class Ledger:
                 "UPDATE annotations SET image=? WHERE name=? AND image='?'", ((digest, name) for name, digest in digests.items())
             )
 
+    def put_sizes(self, sizes: Iterable[tuple[str, str, int, int]]) -> None:
+        """Record width and height, in pixels, of images by name and digest, where they are unknown: indexing opens no image."""
+        with self._transaction("recording sizes in the ledger") as db:
+            db.executemany(
+                "UPDATE annotations SET width=?3, height=?4 WHERE name=?1 AND image=?2 AND width IS NULL",
+                sizes,
+            )
+
     def put_model(self, model: Model) -> None:
         """Record a model that another ledger knew."""
         with self._transaction("recording a model in the ledger") as db:

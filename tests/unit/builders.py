@@ -16,7 +16,7 @@ from pydantic import ByteSize
 from rstream import AMQPMessage
 
 from azaion_daemon.ingest.rules import StagedImage
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.settings import DatasetSettings, Settings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 from azaion_daemon.store.root import init_root
@@ -153,3 +153,17 @@ def put_files(layout: Layout, *rows: Annotation, images: Sequence[int] = (0,)) -
             layout.image(one.home, one.name, one.extension).write_bytes(picture(images[index % len(images)]))
         if one.home is Home.VALIDATED and one.pending is not None:
             layout.label(Home.SEED, one.name).write_text(one.pending)
+
+
+def settings_on(layout: Layout, **sections: Mapping[str, Any]) -> Settings:
+    """A whole configuration for a root with little in it."""
+    document: dict[str, dict[str, Any]] = {
+        "api": {"url": "http://127.0.0.1:9", "email": "u@x.io", "password": "p"},
+        "stream": {"host": "127.0.0.1", "port": 1, "user": "u", "password": "p", "name": "s"},
+        "directories": {"root": layout.root, "data": "data", "data_seed": "data-seed", "data_deleted": "data_deleted"},
+        "ingest": {"min_free_disk": 0},
+        "dataset": SMALL.model_dump(),
+        "training": {"model": "yolo26n.yaml", "epochs": 1, "batch_size": 1, "imgsz": 128, "save_period": 1, "workers": 0},
+        "export": {"imgsz": 64},
+    }
+    return Settings.model_validate({name: {**document.get(name, {}), **sections.get(name, {})} for name in {*document, *sections}})

@@ -19,7 +19,7 @@ from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Position
-from tests.unit.builders import CLASSES, SMALL, make_root, put_files, row
+from tests.unit.builders import CLASSES, make_root, put_files, row, settings_on
 
 NO_WEIGHTS = Path("/nowhere.yaml")
 ROWS = [row(Home.VALIDATED, name=f"n{number:02}", media=f"v{number}") for number in range(20)]
@@ -71,7 +71,7 @@ def layout(tmp_path: Path) -> Layout:
 
 async def test_it_shows_the_position_and_its_sides_are_in_the_ledger(layout: Layout) -> None:
     async with opened(layout) as world:
-        made = await world.former.form(SMALL, world.take_mark, weights=NO_WEIGHTS)
+        made = await world.former.form(settings_on(world.layout), world.take_mark, weights=NO_WEIGHTS)
         assert (made.position, world.positions) == (7, [7])
         assert len(await world.call(world.call.ledger.sides)) == 20
         assert await world.datasets() == [made.name]
@@ -82,7 +82,7 @@ async def test_two_servers_that_hold_the_same_form_the_same_dataset(tmp_path: Pa
     ids = set()
     for name in ("one", "two"):
         async with opened(make_root(tmp_path / name)) as world:
-            ids.add((await world.former.form(SMALL, world.take_mark, weights=NO_WEIGHTS)).id)
+            ids.add((await world.former.form(settings_on(world.layout), world.take_mark, weights=NO_WEIGHTS)).id)
     assert len(ids) == 1
 
 
@@ -93,14 +93,14 @@ async def test_the_disk_that_the_training_will_need_counts(layout: Layout, tmp_p
         file.truncate(1 << 42)  # sparse
     async with opened(layout) as world:
         with pytest.raises(DatasetError, match=r"too_little_disk.*TiB"):
-            await world.former.form(SMALL, world.take_mark, weights=weights)
+            await world.former.form(settings_on(world.layout), world.take_mark, weights=weights)
         assert (world.positions, await world.datasets()) == ([7], [])
 
 
 async def test_a_stop_gives_it_up_and_the_tree_stands_still_until_nothing_is_left(layout: Layout) -> None:
     async with opened(layout) as world:
         world.go_on.clear()
-        forming = asyncio.create_task(world.former.form(SMALL, world.take_mark, weights=NO_WEIGHTS))
+        forming = asyncio.create_task(world.former.form(settings_on(world.layout), world.take_mark, weights=NO_WEIGHTS))
         assert await asyncio.to_thread(world.reached.wait, 20)
         forming.cancel()
         done, _ = await asyncio.wait([forming], timeout=0.1)
