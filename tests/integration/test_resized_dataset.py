@@ -22,7 +22,7 @@ COUNT = 60
 def site(tmp_path: Path, broker: Broker, stream: str) -> Iterator[Site]:
     """Photographs of two million pixels each on the stream, and a trigger that their number fires."""
     made = Site(tmp_path, broker, stream)
-    made.overrides["trigger"] = {"new_annotations": COUNT, "min_total": COUNT}
+    made.overrides["trigger"] = {"new_annotations": COUNT, "min_total": COUNT, "quiet_minutes": 0}
     made.overrides["dataset"] = {"images": "resized", "min_images": 1, "min_objects": 1, "min_free_disk": "1MiB"}
     made.prepare()
     picture, validator = aerial(2000, 1000), Author("v@example.org", Role.VALIDATOR)
