@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, Never
+from typing import Any, Never
 
 from azaion_daemon.dataset.snapshot import Snapshot, remove_debris
-from azaion_daemon.errors import AzaionError, DatasetError, TrainingError, raise_if_disk_failed
+from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger
@@ -35,8 +35,7 @@ log = get_logger(__name__)
 
 _MAX_ATTEMPTS = 3
 _GPU_POLL_S = 30.0
-_FIRST_PAUSE_S = 5.0
-_LONGEST_PAUSE_S = 3600.0
+_NO_SPACE_S = 60.0
 _UNFINISHED = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING, JobState.ACCEPTED})
 _IN_TRAINING = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING})
 _BLAMED = {
@@ -71,8 +70,10 @@ class Conductor:
         gpus: Gpus,
         order_release: Callable[[str], Awaitable[None]],
         after_job: Callable[[], None] = lambda: None,
+        retry_pause_s: float = 5.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """Before a worker is started once more there are `retry_pause_s` seconds, and each time as many more."""
         self._settings = settings
         self._layout = layout
         self._call = ledger
@@ -84,6 +85,7 @@ class Conductor:
         self._gpus = gpus
         self._order_release = order_release
         self._after_job = after_job
+        self._retry_pause_s = retry_pause_s
         self._clock = clock
         self.job: Job | None = None
         self.progress: Progress | None = None
@@ -106,7 +108,10 @@ class Conductor:
                 await self._take_through(job)
             except AzaionError as error:
                 raise_if_disk_failed(error)
-                await self._fail(error)
+                if isinstance(error, DiskFullError) and self._current().state == JobState.ACCEPTED:
+                    await asyncio.sleep(_NO_SPACE_S)  # only a daemon that stops gives a full disk up: the next start installs the model
+                else:
+                    await self._fail(error)
             finally:
                 self.job = self.progress = None
                 self._after_job()
@@ -135,7 +140,7 @@ class Conductor:
                 case JobState.FORMING:
                     await self._form()
                 case JobState.QUEUED:
-                    await self._set(JobState.RUNNING)
+                    await self._queue()
                 case JobState.RUNNING:
                     await self._run_worker()
                 case JobState.ACCEPTED:
@@ -158,7 +163,7 @@ class Conductor:
         match error:
             case _BadEndError(outcome=outcome):
                 blame = _BLAMED.get(outcome, Blame.INFRASTRUCTURE)
-            case DatasetError():
+            case DatasetError() if not isinstance(error, DatasetPlaceError):
                 blame = Blame.DATA
             case _:
                 blame = Blame.INFRASTRUCTURE
@@ -190,23 +195,33 @@ class Conductor:
             excluded=dict(snapshot.counts.excluded),
             remarks=[remark.code for remark in snapshot.remarks],
         )
-        chosen = await self._choose_gpus(settings.training.gpus)
-        await asyncio.to_thread(JobDirectory(self._layout.jobs / job.id).create, self._spec(job.id, snapshot, chosen, settings))
+        await self._create(self._spec(job.id, snapshot, settings))
         await self._set(JobState.QUEUED, dataset=snapshot.name)
 
-    async def _choose_gpus(self, wanted: Literal["auto", "none"] | tuple[str, ...]) -> Chosen:
+    async def _create(self, spec: JobSpec) -> None:
+        directory = JobDirectory(self._layout.jobs / spec.id)
+        await self._pipeline.space.repeat(lambda: asyncio.to_thread(directory.create, spec))
+
+    async def _queue(self) -> None:
+        """Wait for a GPU. The dataset is kept over restarts meanwhile."""
+        chosen = await self._choose_gpus()
+        spec = await asyncio.to_thread(JobDirectory(self._layout.jobs / self._current().id).read_spec)
+        await self._create(spec.model_copy(update={"gpus": chosen.uuids}))
+        await self._set(JobState.RUNNING)
+
+    async def _choose_gpus(self) -> Chosen:
         while True:
             found = await asyncio.to_thread(self._gpus.discover)
             locks = self._layout.gpu_locks
             busy = await asyncio.to_thread(leased, locks, [gpu.uuid for gpu in found.gpus])
-            match choose(wanted, found, busy):
+            match choose(self._settings.training.gpus, found, busy):
                 case Chosen() as chosen:
                     return chosen
                 case Wait(reason=reason):
                     log.warning("worker.waiting", job=self._current().id, why=reason)
                     await asyncio.sleep(_GPU_POLL_S)
 
-    def _spec(self, id_: str, snapshot: Snapshot, chosen: Chosen, settings: Settings) -> JobSpec:
+    def _spec(self, id_: str, snapshot: Snapshot, settings: Settings) -> JobSpec:
         training, export = settings.training, settings.export
         local = self._layout.models / training.model
         return JobSpec(
@@ -226,7 +241,6 @@ class Conductor:
             overrides=training.overrides,
             export_imgsz=export.imgsz,
             export_batch=export.batch,
-            gpus=chosen.uuids,
             gpu_locks=self._layout.gpu_locks,
             nice=training.nice,
         )
@@ -234,13 +248,16 @@ class Conductor:
     async def _run_worker(self) -> None:
         job = self._current()
         directory = JobDirectory(self._layout.jobs / job.id)
+        starts = 0  # a worker that dies at once does not count its attempts
         while True:
             result = await self._workers.run(directory, self._on_progress)
-            if result.outcome is not Outcome.INFRASTRUCTURE or result.attempts >= _MAX_ATTEMPTS:
+            starts += 1
+            if result.outcome is not Outcome.INFRASTRUCTURE or max(result.attempts, starts) >= _MAX_ATTEMPTS:
                 break
-            log.warning("worker.retried", job=job.id, why=result.reason, attempt=result.attempts)
+            log.warning("worker.retried", job=job.id, why=result.reason, attempt=max(result.attempts, starts))
             if directory.read_result() is not None:
                 await asyncio.to_thread(directory.retire_result)
+            await asyncio.sleep(self._retry_pause_s * starts)
         if result.outcome is not Outcome.DONE:
             raise _BadEndError(result)
         await self._set(JobState.ACCEPTED, judged=True, result=result.model_dump(mode="json"))
@@ -271,20 +288,12 @@ class Conductor:
         kept = self._layout.models / str(job.dataset)
         await self._pipeline.space.repeat(lambda: asyncio.to_thread(_keep_model, directory, kept, self._layout))
         metrics = result.metrics.model_dump(mode="json")
-        await self._call(
-            self._ledger.put_current_model,
-            Model(
-                result.onnx.sha256,
-                job.id,
-                result.dataset_id,
-                metrics,
-                str(kept / self._layout.onnx.name),
-                current=True,
-                created=self._clock(),
-            ),
-        )
-        log.info("model.current", job=job.id, sha256=result.onnx.sha256, map50=result.metrics.map50, map50_95=result.metrics.map50_95)
-        await self._order_release(result.onnx.sha256)
+        sha256 = result.onnx.sha256
+        path = str(kept / self._layout.onnx.name)
+        model = Model(sha256, job.id, result.dataset_id, metrics, path, current=True, created=self._clock())
+        await self._pipeline.space.repeat(lambda: self._call(self._ledger.put_current_model, model))
+        log.info("model.current", job=job.id, sha256=sha256, map50=result.metrics.map50, map50_95=result.metrics.map50_95)
+        await self._pipeline.space.repeat(lambda: self._order_release(sha256))
         await self._set(JobState.RELEASING)
 
 

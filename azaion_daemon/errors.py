@@ -58,6 +58,10 @@ class DatasetError(OperatorError):
     """The annotations at hand cannot be trained on. The message lists every problem."""
 
 
+class DatasetPlaceError(DatasetError):
+    """The annotations could be trained on, but not here and now: too little disk, files of another user. That may pass without them."""
+
+
 class ResizeError(AzaionError):
     """Images could not be resized, whatever they were."""
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from azaion_daemon.errors import DatasetError
+from azaion_daemon.errors import DatasetPlaceError
 
 _NO_LINKS = {errno.EXDEV, errno.EMLINK, errno.EOPNOTSUPP}
 
@@ -24,7 +24,7 @@ def link_or_copy(source: str, target: str) -> None:
     """Give a file another name; where that cannot be, to a copy, which is durable after the next sync of its filesystem.
 
     Raises:
-        DatasetError: The permissions of the source forbid it.
+        DatasetPlaceError: The permissions of the source forbid it.
         OSError: The disk failed or is full, or the source does not exist.
     """
     try:
@@ -47,16 +47,16 @@ def _copy(source: str, target: str) -> None:
         raise _named(source, error) from error
 
 
-def _named(source: str, error: OSError) -> OSError | DatasetError:
+def _named(source: str, error: OSError) -> OSError | DatasetPlaceError:
     """The error for the operator where permissions are at fault."""
     match error.errno:
         case errno.EPERM:
-            return DatasetError(
+            return DatasetPlaceError(
                 f"{source} cannot be linked by the user {os.geteuid()}: it belongs to the user {Path(source).stat().st_uid}, and "
                 "fs.protected_hardlinks forbids that. Give all files of the annotation tree to the user that the daemon runs as (chown -R)."
             )
         case errno.EACCES:
-            return DatasetError(
+            return DatasetPlaceError(
                 f"{source} cannot be read by the user {os.geteuid()}. Give all files of the annotation tree to the user that the daemon "
                 "runs as (chown -R)."
             )

@@ -18,9 +18,9 @@ from azaion_daemon.dataset.disk import Disk, measure_disk
 from azaion_daemon.dataset.entries import Entry, Exclusion, Reason
 from azaion_daemon.dataset.linking import ImageSource, link_or_copy
 from azaion_daemon.dataset.plan import DatasetPlan
-from azaion_daemon.dataset.readiness import Finding, judge
+from azaion_daemon.dataset.readiness import Code, Finding, judge
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.errors import DatasetError
+from azaion_daemon.errors import DatasetError, DatasetPlaceError
 from azaion_daemon.settings import DatasetSettings
 from azaion_daemon.store.durable import FilesystemSync, fsync_directory, storage, write_new
 from azaion_daemon.store.layout import Home, Layout
@@ -136,7 +136,8 @@ def remarks_or_refusal(plan: DatasetPlan, classes: Classes, settings: DatasetSet
     """
     problems, remarks = judge(plan.counts, classes, settings, disk)
     if problems:
-        raise DatasetError("the annotations cannot be trained on:\n" + "\n".join(f"  {problem}" for problem in problems))
+        kind = DatasetPlaceError if all(problem.code is Code.TOO_LITTLE_DISK for problem in problems) else DatasetError
+        raise kind("the annotations cannot be trained on:\n" + "\n".join(f"  {problem}" for problem in problems))
     return remarks
 
 

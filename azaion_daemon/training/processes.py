@@ -88,13 +88,13 @@ def _open_all(variable: str, value: str, also: Identity | None) -> dict[int, int
     for pid in (int(name) for name in os.listdir("/proc") if name.isdecimal()):  # noqa: PTH208 - names are all that is needed
         if pid == os.getpid() or pid in found:
             continue
-        with suppress(OSError):  # gone meanwhile, or another user's
+        with suppress(OSError), ExitStack() as stack:  # gone meanwhile, or another user's
             descriptor = os.pidfd_open(pid)
+            stack.callback(os.close, descriptor)
             # Read after opening, so that it is this process's; that of a zombie is empty.
             if entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 found[pid] = descriptor
-            else:
-                os.close(descriptor)
+                stack.pop_all()
     return found
 
 

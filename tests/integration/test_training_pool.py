@@ -15,7 +15,7 @@ import pytest
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.training.jobs import Identity, JobDirectory, JobSpec, Outcome, Phase, Progress
 from azaion_daemon.training.pool import WorkerPool
-from azaion_daemon.training.processes import open_alive
+from azaion_daemon.training.processes import end_marked, open_alive
 
 # Takes the lock, says who it is, then does what the job's overrides tell; ends when `go` appears in the job's directory.
 STAND_IN = """
@@ -303,3 +303,11 @@ async def test_the_daemons_secrets_stay_with_the_daemon(command: tuple[str, ...]
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "AZAION_API_PASSWORD": "p", "AWS_SECRET_ACCESS_KEY": "s"}
     await WorkerPool(command, environment=environment).run(job)
     assert "environment ['AZAION_JOB', 'AZAION_WORKER', 'LC_ALL', 'PATH']" in job.log.read_text()
+
+
+def test_looking_for_processes_keeps_no_descriptors() -> None:
+    """Those of other users cannot be read."""
+    end_marked("AZAION_NOBODY_HAS_THIS", "x", grace_s=0)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    end_marked("AZAION_NOBODY_HAS_THIS", "x", grace_s=0)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

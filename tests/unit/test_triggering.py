@@ -41,6 +41,7 @@ class Worker(WorkerPool):
     def __init__(self) -> None:
         super().__init__()
         self.outcomes: list[Outcome] = []
+        self.attempts = 3
         self.started = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_end.set()
@@ -56,7 +57,9 @@ class Worker(WorkerPool):
             path.write_text(f"{kind} of {job.path.name}")
             files[kind] = ModelFile(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
         metrics = Metrics(images=1, instances=1, map50=0.5, map50_95=0.5, classes=())
-        result = JobResult(outcome=outcome, reason="so it is told", metrics=metrics, attempts=3, finished=datetime.now(UTC), **files)
+        result = JobResult(
+            outcome=outcome, reason="so it is told", metrics=metrics, attempts=self.attempts, finished=datetime.now(UTC), **files
+        )
         if outcome is Outcome.DONE:
             job.write_result(result)
         return result
@@ -98,7 +101,7 @@ class Site:
         self.released: list[str] = []
         self.conductor = Conductor(
             settings, layout, self.call, self.pipeline, former, self.trigger, workers=self.worker, gpus=NoGpus(),
-            order_release=self._release, clock=clock,
+            order_release=self._release, retry_pause_s=0.0, clock=clock,
         )  # fmt: skip
         self._offset = MEDIA
 
