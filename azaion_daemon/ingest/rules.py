@@ -142,7 +142,7 @@ def _with_image(row: Annotation, event: AnnotationEvent, image: StagedImage | No
 def _with_creation(row: Annotation, event: AnnotationEvent) -> Annotation:
     return row._replace(
         seen=row.seen + event.digest,
-        media=event.media or row.media,
+        media=row.media or event.media,  # the first stays: another one could stand on another side of the split
         time_ticks=row.time_ticks if event.time_ticks is None else event.time_ticks,
         created_at=row.created_at if event.created is None else event.created.timestamp(),
         creator_role=event.role,

@@ -378,3 +378,13 @@ def test_a_created_that_knows_less_keeps_what_is_known() -> None:
     first = after(None, event(media="v.mp4", time_ticks=5, source=1), staged(0))
     second = after(first, event(position=2), staged(0))
     assert (second.media, second.time_ticks, second.source) == ("v.mp4", 5, 1)
+
+
+def test_the_first_media_that_is_known_stays() -> None:
+    """Another one may stand on another side of the split, and a model was trained on this image."""
+    nowhere = after(None, event(), staged(0))
+    first = after(nowhere, event(media="v.mp4", position=2), staged(0))
+    assert first.media == "v.mp4"
+    assert after(first, event(media="w.mp4", position=3, role=VALIDATOR), staged(0)).media == "v.mp4"
+    gone = deleted(first).row
+    assert after(gone, event(media="w.mp4", position=9), staged(1)).media == "v.mp4"
