@@ -4,7 +4,8 @@ Something goes only when nothing refers to it, and it is none of the newest, and
 No clock can remove everything: the newest are told by the stream's position before the time, and age is measured against the newest thing
 there is, never against a clock that may have jumped ahead; one that has jumped back makes everything young.
 
-The split loses nothing by it: a media's side is in the ledger, and `index rebuild` restores it from the datasets that models refer to.
+The split loses nothing by it while there is a ledger, for that has the side of every media. `index rebuild` has only the datasets that are
+still there, so it restores those media that a model was trained on, and their sides; what it does not know the media of goes to train.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -178,7 +179,10 @@ def _references_to_datasets(facts: Facts, job_directories: Collection[str]) -> I
     trained_on = {job.id: job.dataset for job in facts.jobs}
     for model, reference in [*_models(facts), *((model, f"release {release.serial} waits") for release, model in _waiting(facts))]:
         by_job = None if model.job is None else trained_on.get(model.job)
-        yield from ((one.name, reference) for one in facts.datasets if one.name == by_job or one.id == model.dataset_id)
+        if by_job in everything:
+            yield by_job, reference  # that one alone: others of the same id hold the same, and would be kept for ever
+        else:
+            yield from ((one.name, reference) for one in facts.datasets if one.id == model.dataset_id)
 
 
 def _waiting(facts: Facts) -> list[tuple[Release, Model]]:

@@ -93,6 +93,14 @@ def test_a_dataset_stays_for(given: dict[str, Any], word: str) -> None:
     assert (verdict.fate, word in verdict.why) == (Fate.STAYS, True)
 
 
+def test_of_two_datasets_that_hold_the_same_the_one_that_the_model_was_trained_on_stays() -> None:
+    twins = [OLD, replace(OLD, name="twin"), NEWEST]
+    assert going(decided(datasets=twins, models=[model(1)], jobs=[job(1, "released")]).datasets) == ["twin"]
+    assert going(decided(datasets=twins, models=[model(1)]).datasets) == []  # nobody knows which
+    gone = decided(datasets=[twins[1], NEWEST], models=[model(1)], jobs=[job(1, "released")])
+    assert going(gone.datasets) == []
+
+
 @pytest.mark.parametrize("state", ENDED)
 def test_an_ended_job_alone_does_not_keep_its_dataset(state: JobState) -> None:
     """Not even a rejected one, once its own directory is gone."""
@@ -224,8 +232,8 @@ def test_what_is_referred_to_never_goes(world: Facts, limits: RetentionSettings,
     by_job = {one.id: one.dataset for one in world.jobs}
     for one in world.models:
         assert one.job not in gone_jobs
-        assert ids.get(str(one.dataset_id)) not in gone
-        assert not gone & {by_job.get(str(one.job))}
+        trained_on = by_job.get(str(one.job))
+        assert (trained_on if trained_on in ids.values() else ids.get(str(one.dataset_id))) not in gone
     for unfinished in (one for one in world.jobs if one.state not in ENDED):
         assert unfinished.id not in touched_jobs
         assert unfinished.dataset not in gone if unfinished.dataset else not gone
