@@ -93,7 +93,7 @@ def remove_temporaries(*directories: Path) -> None:
     """Remove what a killed process has left in these directories: files that were to replace others. By the only writer there."""
     for directory in directories:
         for path in directory.glob(f".*{_TEMPORARY}"):
-            path.unlink()
+            path.unlink(missing_ok=True)  # a process that outlived the killed one may just have renamed it
 
 
 def _temporary(path: Path) -> Path:

@@ -16,6 +16,7 @@ from azaion_daemon.store.durable import (
     exclusive_lock,
     fsync_directory,
     lock_holder,
+    remove_temporaries,
     replace_atomically,
     replace_durably,
     storage,
@@ -148,3 +149,14 @@ def test_a_rename_that_failed_names_both_paths(tmp_path: Path) -> None:
     file.touch()
     with pytest.raises(StorageError, match=rf"moving {tmp_path}/a -> {tmp_path}/gone/a: No such file or directory"), storage("moving"):
         file.rename(tmp_path / "gone" / "a")
+
+
+def test_a_temporary_that_vanishes_while_temporaries_are_removed_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that outlived its killed parent may rename it just then."""
+    for name in ("a", "b"):
+        (tmp_path / f".{name}.1.tmp").touch()
+    listed = list(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(listed))
+    listed[0].rename(tmp_path / "whole")
+    remove_temporaries(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
