@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from azaion_daemon.dataset.classes import Classes, Mode, mode_of
 from azaion_daemon.dataset.entries import Entry, Exclusion, Reason
 from azaion_daemon.dataset.split import Side
+from azaion_daemon.store.records import UNKNOWN_MEDIA
 
 T = TypeVar("T")
 PerSide = Mapping[Side, int]
@@ -98,7 +99,7 @@ def _torn(entries: Iterable[Entry]) -> int:
     torn: set[str] = set()
     for entry in entries:
         media = entry.annotation.media
-        if media and sides.setdefault(media, entry.side) is not entry.side:
+        if media not in {"", UNKNOWN_MEDIA} and sides.setdefault(media, entry.side) is not entry.side:
             torn.add(media)
     return len(torn)
 

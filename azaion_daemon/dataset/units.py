@@ -8,6 +8,8 @@ recorded are never given up, whichever way they came about and whatever `dataset
   if they stand on several, what is new of it goes to train: frames of it were judged upon already, and no more should be.
 - Who has a side of its own and another one through its media (which became known later, as after `index rebuild`) would leak wherever it
   stands, and is left out.
+- Whose media was lost with a ledger (`UNKNOWN_MEDIA`) may be a frame of one that has a side. Without a side of its own it goes to train:
+  what models are judged by must hold no frame of what they were trained on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.store.records import Annotation
+from azaion_daemon.store.records import UNKNOWN_MEDIA, Annotation
 
 MEDIA = "media:"
 _NAME = "name:"
@@ -39,7 +41,8 @@ def find_units(rows: Iterable[Annotation], recorded: Mapping[str, Side], by: Lit
     open_: list[tuple[str, str]] = []
     loners: dict[str, set[Side]] = {}
     for row in rows:
-        own, media = _NAME + row.name, MEDIA + row.media if row.media else None
+        lost = row.media == UNKNOWN_MEDIA
+        own, media = _NAME + row.name, MEDIA + row.media if row.media and not lost else None
         own_side = recorded.get(own)
         media_side = None if media is None else recorded.get(media)
         if media is not None and media_side is not None:
@@ -48,6 +51,8 @@ def find_units(rows: Iterable[Annotation], recorded: Mapping[str, Side], by: Lit
                 units.conflicts[row.name] = own_side, media_side
         elif own_side is not None or media is None or by == "name":
             units.of[row.name] = own
+            if own_side is None and lost:
+                units.sides[own] = Side.TRAIN
             if own_side is not None and media is not None:
                 loners.setdefault(media, set()).add(own_side)
         else:

@@ -21,7 +21,7 @@ from azaion_daemon.index.settle import Held, Settled, settle
 from azaion_daemon.store.durable import FilesystemSync, storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
-from azaion_daemon.store.records import Annotation
+from azaion_daemon.store.records import UNKNOWN_MEDIA, Annotation
 
 _T = TypeVar("_T")
 
@@ -46,6 +46,8 @@ class IndexReport:
     left_alone: list[Stranger] = field(default_factory=list)
     moved_aside: list[str] = field(default_factory=list)
     """Files that had no place any more, by where they lie now."""
+    media_lost: int = 0
+    """Annotations whose media was known to a ledger that was lost."""
     moved_home: int = 0
     """Images that lay in another home than their annotation."""
     seconds: float = 0.0
@@ -54,6 +56,7 @@ class IndexReport:
         """Take a row into account."""
         self.annotations[row.home] += 1
         self.pending += row.pending is not None
+        self.media_lost += row.media == UNKNOWN_MEDIA
         if row.image is None:
             self.flagged["image is missing"] += 1
         if row.label_problem is not None:
@@ -67,12 +70,14 @@ def index_tree(
     known_classes: AbstractSet[int],
     *,
     sources: Mapping[str, Source],
+    otherwise: Source = _NOTHING,
     say: Callable[[str], None],
     clock: Callable[[], float] = time.time,
 ) -> IndexReport:
     """Fill an empty ledger with the annotations of the tree, then move what has no place there. Blocks; `say` tells how far it is.
 
-    `extensions` are those that an image may have; `sources` is what other records say, by name.
+    `extensions` are those that an image may have; `sources` is what other records say, by name, and `otherwise`
+    what holds of those that they do not mention.
 
     Raises:
         RootError: Files cannot be read by this user; the tree is as it was.
@@ -93,7 +98,7 @@ def index_tree(
 
         def read(part: Sequence[str]) -> tuple[RowsRead, list[Settled]]:
             settled = [_settle(name, scan, reader) for name in part]
-            return reader.read((one, sources.get(one.name, _NOTHING)) for one in settled), [one for one in settled if one.misplaced]
+            return reader.read((one, sources.get(one.name, otherwise)) for one in settled), [one for one in settled if one.misplaced]
 
         for number, (done, settled) in enumerate(_in_order(read, names), 1):
             rows += done.rows

@@ -6,20 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from azaion_daemon.dataset.units import MEDIA
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.index.build import IndexReport, index_tree
 from azaion_daemon.index.records import read_datasets, read_models
+from azaion_daemon.index.rows import Source
 from azaion_daemon.index.takeover import import_position, known_classes, refuse_start
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
+from azaion_daemon.store.records import UNKNOWN_MEDIA
 from azaion_daemon.store.root import install_ledger, lock_root, open_root
 
 NOT_RESTORED = (
     "the history of jobs and releases, and the audit",
     "which messages were applied before: a Created that the producer sends once more counts as new",
     "who drew an annotation and when, and its place in its media",
-    "the media of annotations that no dataset holds",
+    "the media of annotations that no dataset holds; beside media that have sides of the split, they go to train",
 )
 """What stands in the ledger alone."""
 
@@ -66,7 +69,10 @@ def rebuild(
 
         def fill(ledger: Ledger) -> None:
             extensions = frozenset(settings.ingest.image_extensions)
-            reports.append(index_tree(layout, ledger, extensions, classes, sources=datasets.sources, say=say, clock=clock))
+            # Where media have sides, what no dataset mentions may be a frame of one of them.
+            otherwise = Source(media=UNKNOWN_MEDIA if any(unit.startswith(MEDIA) for unit in datasets.sides) else "")
+            found = index_tree(layout, ledger, extensions, classes, sources=datasets.sources, otherwise=otherwise, say=say, clock=clock)
+            reports.append(found)
             ledger.date_annotations(max(first - 1 + base, 0))
             ledger.add_sides(datasets.sides)
             for model in models:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from azaion_daemon.store.labels import label_problem
 from azaion_daemon.store.layout import Home
-from azaion_daemon.store.records import Annotation
+from azaion_daemon.store.records import UNKNOWN_MEDIA, Annotation
 from azaion_daemon.stream.events import AnnotationEvent, Status
 
 _DIGEST_BYTES = 32
@@ -142,7 +142,9 @@ def _with_image(row: Annotation, event: AnnotationEvent, image: StagedImage | No
 def _with_creation(row: Annotation, event: AnnotationEvent) -> Annotation:
     return row._replace(
         seen=row.seen + event.digest,
-        media=row.media or event.media,  # the first stays: another one could stand on another side of the split
+        media=row.media
+        if row.media not in ("", UNKNOWN_MEDIA)
+        else event.media or row.media,  # the first stays: another one could stand on another side of the split
         time_ticks=row.time_ticks if event.time_ticks is None else event.time_ticks,
         created_at=row.created_at if event.created is None else event.created.timestamp(),
         creator_role=event.role,

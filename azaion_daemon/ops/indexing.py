@@ -73,6 +73,7 @@ def rebuild_document(report: RebuildReport) -> dict[str, Any]:
         "index": index_document(report.index),
         "offset": report.offset,
         "media": report.media,
+        "media_lost": report.index.media_lost,
         "models": report.models,
         "current": report.current,
         "contradictions": report.contradictions[:NAMED],
@@ -88,6 +89,8 @@ def render_rebuild(report: RebuildReport, settings: Settings) -> str:
     lines.append(f"Restored: the sides of {report.media:,} media, {report.models} models.")
     lines += _listed(report.contradictions, "sides contradict an earlier dataset, which counts: a manifest is damaged or was edited")
     lines += _listed(report.unreadable, "records cannot be read")
+    if report.index.media_lost:
+        lines.append(f"The media of {report.index.media_lost:,} annotations is lost: what has no side of its own goes to train.")
     lines += [f"Not restored: {what}." for what in NOT_RESTORED]
     if report.old_ledger is not None:
         lines.append(f"The ledger from before is {report.old_ledger}.")

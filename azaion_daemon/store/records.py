@@ -8,6 +8,8 @@ from azaion_daemon.store.layout import Home
 
 UNKNOWN_DIGEST = "?"
 """Stands for the digest of an image that is in the tree, but that nobody has read yet: the tree was there before the ledger."""
+UNKNOWN_MEDIA = "?"
+"""Stands for a media that was known to a ledger that was lost, and that may have a side of the split."""
 NO_LABEL = "no label: "
 """How `Annotation.label_problem` begins where there is no label at all."""
 

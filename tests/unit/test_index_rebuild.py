@@ -19,7 +19,7 @@ from azaion_daemon.sandbox.scenes import write_classes
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
-from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, Model, Position
+from azaion_daemon.store.records import UNKNOWN_DIGEST, UNKNOWN_MEDIA, Annotation, Model, Position
 from azaion_daemon.store.root import lock_root
 from azaion_daemon.training.jobs import JobResult, Metrics, ModelFile, Outcome
 from tests.unit.builders import SMALL, make_root, picture, put_files, row
@@ -73,7 +73,7 @@ def test_annotations_positions_and_sides_are_as_they_were(layout: Layout) -> Non
     assert ledger.position("s") == Position(41, b"")
     rows = ledger.annotations(["00", "seed"])
     assert (rows["00"].media, rows["00"].image) == ("v0", row().image)
-    assert (rows["seed"].media, rows["seed"].image) == ("", UNKNOWN_DIGEST)
+    assert (rows["seed"].media, rows["seed"].image) == (UNKNOWN_MEDIA, UNKNOWN_DIGEST)
     assert (report.offset, report.media) == (42, 10)
     ledger.close()
 
@@ -176,7 +176,7 @@ def test_a_damaged_manifest_says_what_it_can(layout: Layout) -> None:
     report, ledger = remake(layout)
     rows: dict[str, Annotation] = ledger.annotations(["00", "29"])
     ledger.close()
-    assert [rows["00"].media, rows["29"].media] == ["v0", ""]
+    assert [rows["00"].media, rows["29"].media] == ["v0", UNKNOWN_MEDIA]
     assert len(report.unreadable) == 1
 
 
@@ -242,3 +242,28 @@ def test_by_name_the_media_is_known_again_too(layout: Layout) -> None:
     assert ledger.sides() == plan.new_sides
     assert {one.media for one in ledger.in_home(VALIDATED)} == {f"v{number}" for number in range(10)}
     ledger.close()
+
+
+def validate_more(layout: Layout, count: int) -> None:
+    """Frames that came after the dataset, of media that stand in it."""
+    put_files(layout, *(row(VALIDATED, name=f"late{number}") for number in range(count)))
+
+
+def test_what_came_after_the_datasets_does_not_leak_into_what_models_are_judged_by(layout: Layout) -> None:
+    validate_more(layout, 40)
+    report, ledger = remake(layout)
+    sides = {unit: Side(side) for unit, side in ledger.sides().items()}
+    plan = plan_dataset(ledger.in_home(VALIDATED), sides, load_classes(layout.classes), SMALL, key="k")
+    ledger.close()
+    assert {entry.side for entry in plan.entries if entry.annotation.name.startswith("late")} == {Side.TRAIN}
+    assert report.index.media_lost == 41
+    assert "The media of 41 annotations is lost" in render_rebuild(report, settings_of(layout))
+
+
+def test_without_datasets_no_media_has_a_side_to_leak_into(layout: Layout) -> None:
+    shutil.rmtree(next(layout.datasets.iterdir()))
+    report, ledger = remake(layout)
+    plan = plan_dataset(ledger.in_home(VALIDATED), {}, load_classes(layout.classes), SMALL, key="k")
+    ledger.close()
+    assert {entry.side for entry in plan.entries} == set(Side)
+    assert report.index.media_lost == 0

@@ -8,7 +8,7 @@ import pytest
 
 from azaion_daemon.ingest.rules import Change, StagedImage, apply_annotation, apply_deleted, apply_validated
 from azaion_daemon.store.layout import Home
-from azaion_daemon.store.records import Annotation
+from azaion_daemon.store.records import UNKNOWN_MEDIA, Annotation
 from azaion_daemon.stream.events import AnnotationEvent, Role, Status
 from tests.unit.builders import CLASSES, OPERATOR, VALIDATOR, event, row, staged
 
@@ -388,3 +388,9 @@ def test_the_first_media_that_is_known_stays() -> None:
     assert after(first, event(media="w.mp4", position=3, role=VALIDATOR), staged(0)).media == "v.mp4"
     gone = deleted(first).row
     assert after(gone, event(media="w.mp4", position=9), staged(1)).media == "v.mp4"
+
+
+def test_a_media_that_was_lost_is_known_again_when_a_message_says_it() -> None:
+    lost = row(Home.SEED, media=UNKNOWN_MEDIA)
+    assert after(lost, event(), staged(0)).media == UNKNOWN_MEDIA
+    assert after(lost, event(media="v.mp4"), staged(0)).media == "v.mp4"

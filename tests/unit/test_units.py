@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from azaion_daemon.dataset.plan import DatasetPlan, plan_dataset
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.dataset.units import find_units
 from azaion_daemon.store.layout import Home
-from azaion_daemon.store.records import Annotation
+from azaion_daemon.store.records import UNKNOWN_MEDIA, Annotation
 from tests.unit.builders import SMALL, row
 
 CLASSES = Classes(tuple(f"c{number}" for number in range(80)), frozenset(range(5)))
@@ -112,3 +113,21 @@ def test_by_media_no_media_ever_stands_on_two_sides(growth: list[tuple[dict[str,
         for entry in made.entries:
             assert ever.setdefault(entry.annotation.media, entry.side) is entry.side
         assert made.counts.torn_media == 0
+
+
+@pytest.mark.parametrize("by", ["media", "name"])
+def test_what_lost_its_media_goes_to_train_for_it_may_be_a_frame_of_what_is_there(by: Literal["media", "name"]) -> None:
+    lost = [frame(f"lost{number}", UNKNOWN_MEDIA) for number in range(40)]
+    made = plan([frame("a"), frame("b", "w"), frame("c", "x"), *lost], {"media:v": TRAIN, "media:w": VALID, "media:x": TEST}, by)
+    assert {side for name, side in sides_of(made).items() if name.startswith("lost")} == {TRAIN}
+    assert made.new_sides == {f"name:lost{number}": TRAIN for number in range(40)}
+    again = plan(
+        [frame("lost0", "w"), frame("lost1", "v"), frame("lost2", "y"), frame("new", "y")], made.new_sides | {"media:w": VALID}, by
+    )
+    assert again.excluded["lost0"].reason is Reason.SIDE_CONFLICT  # its media became known, and was judged upon
+    assert sides_of(again)["lost1"] is TRAIN
+
+
+def test_what_never_had_a_media_is_divided() -> None:
+    made = plan([frame(f"{number}", "") for number in range(100)], {"media:v": TRAIN}, "media")
+    assert set(sides_of(made).values()) == set(Side)
