@@ -66,5 +66,10 @@ def growth(since: str, before: Mapping[str, Content], after: Mapping[str, Conten
     )
 
 
+def differing(before: Mapping[str, Content], after: Mapping[str, Content]) -> set[str]:
+    """The names of what is new, changed or gone."""
+    return (before.keys() ^ after.keys()) | {name for name in before.keys() & after.keys() if _differ(before[name], after[name])}
+
+
 def _differ(before: Content, after: Content) -> bool:
     return before.label != after.label or (before.image != after.image and UNKNOWN_DIGEST not in {before.image, after.image})

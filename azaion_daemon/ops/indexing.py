@@ -76,6 +76,8 @@ def rebuild_document(report: RebuildReport) -> dict[str, Any]:
         "media_lost": report.index.media_lost,
         "models": report.models,
         "current": report.current,
+        "trained_on": report.trained_on,
+        "changed_since": report.changed_since,
         "contradictions": report.contradictions[:NAMED],
         "unreadable": report.unreadable[:NAMED],
         "old_ledger": report.old_ledger,
@@ -89,6 +91,10 @@ def render_rebuild(report: RebuildReport, settings: Settings) -> str:
     lines.append(f"Restored: the sides of {report.media:,} media, {report.models} models.")
     lines += _listed(report.contradictions, "sides contradict an earlier dataset, which counts: a manifest is damaged or was edited")
     lines += _listed(report.unreadable, "records cannot be read")
+    if report.trained_on is None:
+        lines.append("No dataset of a model is left: everything counts as new, and the next training may be due at once.")
+    else:
+        lines.append(f"Last trained on: {report.trained_on}, and {report.changed_since:,} annotations count as changed since.")
     if report.index.media_lost:
         lines.append(f"The media of {report.index.media_lost:,} annotations is lost: what has no side of its own goes to train.")
     lines += [f"Not restored: {what}." for what in NOT_RESTORED]

@@ -221,6 +221,11 @@ class Ledger:
         with self._transaction("dating annotations in the ledger") as db:
             db.execute("UPDATE annotations SET position=?", (position,))
 
+    def date_training(self, names: Iterable[str], position: int) -> None:
+        """Say of annotations that they last changed what is trained on at a position."""
+        with self._transaction("dating annotations in the ledger") as db:
+            db.executemany("UPDATE annotations SET validated_position=? WHERE name=?", ((position, name) for name in names))
+
     def outlines(self, names: Sequence[str]) -> dict[str, Outline]:
         """The outlines of those names that there are, which take a third of the time of whole rows."""
         found: dict[str, Outline] = {}

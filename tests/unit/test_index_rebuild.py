@@ -17,11 +17,12 @@ from azaion_daemon.index.rebuild import RebuildReport, rebuild
 from azaion_daemon.ops.indexing import render_rebuild
 from azaion_daemon.sandbox.scenes import write_classes
 from azaion_daemon.settings import Settings
+from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import UNKNOWN_DIGEST, UNKNOWN_MEDIA, Annotation, Model, Position
 from azaion_daemon.store.root import lock_root
-from azaion_daemon.training.jobs import JobResult, Metrics, ModelFile, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobResult, Metrics, ModelFile, Outcome
 from tests.unit.builders import SMALL, make_root, picture, put_files, row
 
 SEED, VALIDATED = Home.SEED, Home.VALIDATED
@@ -140,7 +141,7 @@ def test_a_position_that_nobody_knows_is_asked_for(layout: Layout, status: str |
     ledger.close()
 
 
-def keep_model(layout: Layout, directory: Path, content: bytes, map50: float) -> str:
+def keep_model(layout: Layout, directory: Path, content: bytes, map50: float, dataset_id: str = "d") -> str:
     digest = hashlib.sha256(content).hexdigest()
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "azaion.onnx").write_bytes(content)
@@ -148,7 +149,7 @@ def keep_model(layout: Layout, directory: Path, content: bytes, map50: float) ->
         outcome=Outcome.DONE,
         onnx=ModelFile(path="model.onnx", sha256=digest, size_bytes=len(content)),
         metrics=Metrics(images=1, instances=1, map50=map50, map50_95=map50, classes=()),
-        dataset_id="d",
+        dataset_id=dataset_id,
         finished=AT,
     )
     (directory / "result.json").write_bytes(result.render())
@@ -267,3 +268,56 @@ def test_without_datasets_no_media_has_a_side_to_leak_into(layout: Layout) -> No
     ledger.close()
     assert {entry.side for entry in plan.entries} == set(Side)
     assert report.index.media_lost == 0
+
+
+def keep_model_of_the_dataset(layout: Layout) -> str:
+    (described,) = layout.datasets.glob("*/dataset.json")
+    keep_model(layout, layout.models / "azaion-2026-03-01", b"one", 0.5, json.loads(described.read_bytes())["id"])
+    return described.parent.name
+
+
+def test_the_trigger_counts_from_what_the_newest_model_was_trained_on(layout: Layout) -> None:
+    name = keep_model_of_the_dataset(layout)
+    report, ledger = remake(layout)
+    record = ledger.due.record("")
+    (job,) = ledger.jobs()
+    ledger.close()
+    assert (record.changed, record.last_ended, record.failure) == (0, AT.timestamp(), None)
+    assert (job.dataset, job.state, job.judged) == (name, "released", True)
+    assert (report.trained_on, report.changed_since) == (name, 0)
+    assert f"Last trained on: {name}, and 0 annotations" in render_rebuild(report, settings_of(layout))
+
+
+@pytest.mark.parametrize("offset", [None, 0, 1, 17])
+def test_what_differs_from_that_dataset_counts_as_changed_and_so_does_what_comes(layout: Layout, offset: int | None) -> None:
+    keep_model_of_the_dataset(layout)
+    validate_more(layout, 3)
+    layout.label(VALIDATED, "00").unlink()
+    layout.label(VALIDATED, "00").write_text("2 0.5 0.5 0.5 0.5\n")
+    layout.image(VALIDATED, "01", "jpg").rename(layout.image(Home.DELETED, "01", "jpg"))
+    layout.label(VALIDATED, "01").rename(layout.label(Home.DELETED, "01"))
+    report, ledger = remake(layout, offset)
+    assert (report.changed_since, ledger.due.record("").changed) == (5, 5)
+    after = report.offset
+    ledger.commit_batch("s", Position(after, b"next"), [row(VALIDATED, name="next", validated_position=after)])
+    assert ledger.due.record("").changed == (5 if after == 0 else 6)  # the very first message of all has no mark before it
+    ledger.close()
+
+
+def test_without_a_dataset_of_a_model_everything_counts_and_it_is_said(layout: Layout) -> None:
+    report, ledger = remake(layout)
+    assert ledger.due.record("").changed == 30
+    ledger.close()
+    assert report.trained_on is None
+    assert "everything counts as new" in render_rebuild(report, settings_of(layout))
+
+
+def test_while_a_worker_lives_its_job_is_not_forgotten(layout: Layout) -> None:
+    job = JobDirectory(layout.jobs / "20260301T000000Z")
+    job.path.mkdir()
+    before = layout.ledger.read_bytes()
+    with exclusive_lock(job.lock, busy=""), pytest.raises(OperatorError, match=r"worker .* is alive: job 20260301T000000Z"):
+        remake(layout)
+    assert layout.ledger.read_bytes() == before
+    _, ledger = remake(layout)  # it has ended
+    ledger.close()

@@ -122,7 +122,7 @@ def test_what_lost_its_media_goes_to_train_for_it_may_be_a_frame_of_what_is_ther
     assert {side for name, side in sides_of(made).items() if name.startswith("lost")} == {TRAIN}
     assert made.new_sides == {f"name:lost{number}": TRAIN for number in range(40)}
     again = plan(
-        [frame("lost0", "w"), frame("lost1", "v"), frame("lost2", "y"), frame("new", "y")], made.new_sides | {"media:w": VALID}, by
+        [frame("lost0", "w"), frame("lost1", "v"), frame("lost2", "y"), frame("new", "y")], {**made.new_sides, "media:w": VALID}, by
     )
     assert again.excluded["lost0"].reason is Reason.SIDE_CONFLICT  # its media became known, and was judged upon
     assert sides_of(again)["lost1"] is TRAIN
