@@ -130,6 +130,8 @@ class Trigger:
         if key and record.schedule_settled is None:  # it was given just now: what lies before is none of its business
             await self._call(self._tables.settle_schedule, key, now)
             record = record._replace(schedule_settled=now)
+        if not key:
+            await self._call(self._tables.forget_schedule)
         return TriggerFacts(
             ledger=record,
             total=self._ingest.counts[Home.VALIDATED],

@@ -9,7 +9,7 @@ Level-triggered: what is due stays due until a job has taken it up. What holds f
 5. a time of `schedule` has come and something has changed. One that was missed while no daemon ran is made up for once, however many
    there were, as soon as what came meanwhile is taken in;
 6. `new_annotations` have changed, `min_total` are validated, and nothing has changed for `quiet_minutes` or the first change waits for
-   `max_wait_hours`.
+   `max_wait_hours`. A daemon that has just started takes in what came meanwhile, so quiet is counted from its start at the earliest.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class TriggerFacts:
     settings: str
     """The digest of the settings that a job would be formed with now."""
     started: float
-    """Since when this daemon looks: a scheduled time before that was missed."""
+    """Since when this daemon looks: a scheduled time before that was missed, and whether it was quiet before that is not known yet."""
     under_way: str | None = None
     """The job that is under way."""
 
@@ -75,6 +75,7 @@ class _Look:
         self._settings = settings
         self._now = now
         self._is = facts.ledger
+        self._quiet_s = settings.quiet_minutes * 60
         self._changes = (
             f"{_annotations(self._is.changed)} new, changed or gone since the last training, {facts.total} "
             f"{'is' if facts.total == 1 else 'are'} validated"
@@ -151,15 +152,29 @@ class _Look:
 
     def _calm_at(self) -> float | None:
         """When what has changed may be trained on; None when that is now."""
-        quiet = self._later(self._is.last_change, self._settings.quiet_minutes * 60)
-        waited = self._later(self._is.first_change, self._settings.max_wait_hours * 3600)
-        return None if quiet is None or waited is None else min(quiet, waited)
+        first, last = self._is.first_change, self._is.last_change
+        if first is None or last is None:
+            return None
+        quiet = self._later(max(last, self._facts.started), self._quiet_s)
+        waited, looked = self._later(first, self._settings.max_wait_hours * 3600), self._looked_long_at()
+        longest = max((time for time in (waited, looked) if time is not None), default=None)
+        return None if quiet is None or longest is None else min(quiet, longest)
+
+    def _looked_long_at(self) -> float | None:
+        """When the daemon has looked for long enough to have noticed what came while it did not run; None when it has."""
+        return self._later(self._facts.started, self._quiet_s)
 
     def _restless(self) -> str:
-        assert self._is.last_change is not None and self._is.first_change is not None  # noqa: PT018 - else nothing is waited for
-        quiet, longest = _span(self._settings.quiet_minutes * 60), _span(self._settings.max_wait_hours * 3600)
-        last, first = self._at(self._is.last_change), self._at(self._is.first_change)
-        return f"the last change came {last}: {quiet} of quiet are waited for, or {longest} since the first, which came {first}"
+        first, last, started = self._is.first_change, self._is.last_change, self._facts.started
+        assert first is not None and last is not None  # noqa: PT018 - else nothing is waited for
+        quiet, longest = _span(self._quiet_s), _span(self._settings.max_wait_hours * 3600)
+        waited = self._later(first, self._settings.max_wait_hours * 3600) is None
+        if self._looked_long_at() is not None and (last < started or waited):
+            return f"the daemon started {self._at(started)}: what came meanwhile is taken in, and {quiet} of quiet are waited for"
+        return (
+            f"the last change came {self._at(last)}: {quiet} of quiet are waited for, or {longest} since the first, which came "
+            f"{self._at(first)}"
+        )
 
     def _later(self, since: float | None, duration_s: float) -> float | None:
         """When a duration will have passed; None when it has. Since an unknown time it has."""

@@ -140,6 +140,13 @@ class DueTables:
             db.execute("DELETE FROM schedule")
             db.execute("INSERT INTO schedule (expression, settled) VALUES (?, ?)", (schedule, until))
 
+    def forget_schedule(self) -> None:
+        """Record that there is none, so that one that is given later begins then, also the same."""
+        (known,) = self._db.execute("SELECT EXISTS (SELECT 1 FROM schedule)").fetchone()
+        if known:
+            with transaction(self._db, "recording in the ledger that there is no schedule") as db:
+                db.execute("DELETE FROM schedule")
+
     def _judged(self) -> Mark:
         """The mark of the newest snapshot that a judged or cancelled job was formed of."""
         row = self._db.execute(

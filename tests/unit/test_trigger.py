@@ -95,6 +95,24 @@ def test_a_tree_that_was_there_before_the_ledger_has_been_quiet() -> None:
     assert "the last change came" not in decision.why
 
 
+def test_after_a_start_what_came_meanwhile_is_taken_in_first() -> None:
+    started = facts(started=NOW - MINUTE, last_change=NOW - DAY, first_change=NOW - 30 * DAY)
+    decision = on(started)
+    assert (decision.due, decision.next_look) == (False, NOW + 9 * MINUTE)
+    waits = "the daemon started 2026-03-04 11:59 UTC: what came meanwhile is taken in, and 10 min of quiet are waited for"
+    assert decision.why.startswith(f"wait because {waits}; 100 annotations {CHANGES}")
+    assert on(started, now=NOW + 9 * MINUTE).due
+    assert on(started, SETTINGS.model_copy(update={"quiet_minutes": 0})).due
+
+
+def test_a_backlog_that_never_pauses_is_not_trained_on_before_it_has_been_looked_at_for_as_long() -> None:
+    busy = facts(started=NOW - MINUTE, last_change=NOW, first_change=NOW - 30 * DAY)
+    assert (on(busy).due, on(busy).next_look) == (False, NOW + 9 * MINUTE)
+    assert "the daemon started" in on(busy).why
+    recent = facts(started=NOW - MINUTE, last_change=NOW, first_change=NOW - HOUR)
+    assert "the last change came 2026-03-04 12:00 UTC: 10 min of quiet are waited for, or 12 h since" in on(recent).why
+
+
 # After a job
 
 
@@ -197,7 +215,8 @@ def test_a_missed_time_is_made_up_for_when_what_came_meanwhile_is_taken_in() -> 
         "the schedule 0 2 * * * (UTC) was missed while the daemon was not running, and the last change came 2026-03-04 11:59 UTC"
         in coming.why
     )
-    assert on(facts(7, **missed), NIGHTLY).due
+    assert "the daemon started 2026-03-04 11:59 UTC" in on(facts(7, **missed), NIGHTLY).why
+    assert on(facts(7, **missed), NIGHTLY, now=NOW + 9 * MINUTE).due
 
 
 def test_a_schedule_waits_for_the_pause_after_a_job_and_fires_then() -> None:

@@ -129,6 +129,12 @@ class Site:
     async def jobs(self) -> list[Job]:
         return await self.call(self.call.ledger.jobs)
 
+    async def schedules(self, number: int) -> bool:
+        """Whether the ledger remembers so many."""
+        db = self.call.ledger._db
+        (found,) = await self.call(lambda: db.execute("SELECT count(*) FROM schedule").fetchone())
+        return bool(found == number)
+
     async def until(self, condition: Callable[[], Awaitable[bool]]) -> None:
         async with asyncio.timeout(20):
             while not await condition():  # noqa: ASYNC110 - of the ledger
@@ -338,6 +344,39 @@ async def test_a_schedule_that_is_given_while_it_runs_begins_then(layout: Layout
         one.reconfigure(settings_of(layout.root, new_annotations=None, schedule="* * * * *"))
         await asyncio.sleep(0.1)
         assert await one.jobs() == []
+
+
+async def test_a_schedule_that_is_taken_away_and_given_again_begins_anew(layout: Layout) -> None:
+    now = NIGHT
+    without = settings_of(layout.root, new_annotations=None)
+    nightly = settings_of(layout.root, new_annotations=None, schedule="0 2 * * *")
+    async with site(layout, nightly, lambda: now) as one:
+        await one.change()
+        await one.until_why("neither the schedule")
+        one.reconfigure(without)
+        await one.until(lambda: one.schedules(0))
+        now += 5 * 86400
+        one.reconfigure(nightly)
+        await one.until(lambda: one.schedules(1))
+        await asyncio.sleep(0.1)
+        assert await one.jobs() == []
+
+
+async def test_after_a_downtime_changes_from_before_it_are_not_trained_on_at_once(layout: Layout) -> None:
+    now = NIGHT
+    patient = settings_of(layout.root, quiet_minutes=10)
+    async with site(layout, patient, lambda: now) as one:
+        await one.change()
+        await one.until_why("the last change came 2026-03-04 01:59 UTC")
+    now += 86400
+    async with site(layout, patient, lambda: now) as one:
+        await one.until_why("the daemon started 2026-03-05 01:59 UTC: what came meanwhile is taken in")
+        now += 300
+        await one.change()  # the backlog
+        await one.until_why("the last change came 2026-03-05 02:04 UTC")
+        now += 600
+        one.reconfigure(patient)
+        await one.until_states("releasing")
 
 
 async def test_a_clock_that_is_set_back_by_a_year_delays_nothing_by_more_than_its_own_wait(layout: Layout) -> None:
