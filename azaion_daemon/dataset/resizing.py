@@ -13,8 +13,8 @@ import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -88,14 +88,14 @@ class Resizing:
 
         Raises:
             DiskFullError: There is no space for them; what was made stays in the cache.
-            ResizeError: Resizers die whatever they get.
+            ResizeError: Resizers cannot be started, or die whatever they get.
             StorageError: The disk failed.
         """
         if not work:
             return {}
         await asyncio.to_thread(self._prepare)
         failed: BaseException | None = None
-        with tempfile.TemporaryFile() as errors:
+        with _last_words_file() as errors:
             run = _Run(work, errors)
             try:
                 async with asyncio.TaskGroup() as tasks:
@@ -134,15 +134,16 @@ class Resizing:
 
     @asynccontextmanager
     async def _resizer(self, errors: IO[bytes]) -> AsyncIterator[Process]:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            json.dumps(self._setup),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=errors,
-            start_new_session=True,  # a signal to the daemon's group or its terminal must not reach it
-            env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-        )
+        with _machine("starting a process that resizes images"):
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                json.dumps(self._setup),
+                stdin=PIPE,
+                stdout=PIPE,
+                stderr=errors,
+                start_new_session=True,  # a signal to the daemon's group or its terminal must not reach it
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+            )
         try:
             yield process
         finally:
@@ -157,7 +158,8 @@ class Resizing:
         reported = started = time.monotonic()
         while True:
             on_progress(Progress(len(run.outcomes), run.total))
-            free = (await asyncio.to_thread(shutil.disk_usage, self._cache)).free
+            with storage("looking for space for resized images"):
+                free = (await asyncio.to_thread(shutil.disk_usage, self._cache)).free
             if short := _shortage(run, free - self._min_free_bytes):
                 raise DiskFullError(short)
             await asyncio.sleep(1.0)
@@ -221,6 +223,24 @@ class _Run:
         size = self.errors.seek(0, os.SEEK_END)
         self.errors.seek(max(0, size - 500))
         return self.errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+
+
+@contextmanager
+def _machine(doing: str) -> Iterator[None]:
+    """Turn an OSError inside, which is about the machine and not about our disk, into the error that fails the job only."""
+    try:
+        yield
+    except OSError as error:
+        raise ResizeError(
+            f"{doing}: {error}. Is memory short, is /tmp full, or are there too many processes or open files? Without resizing a dataset is "
+            "formed with dataset.images: linked."
+        ) from error
+
+
+def _last_words_file() -> IO[bytes]:
+    """What resizers say on their way out goes here."""
+    with _machine("making a temporary file for what processes that resize images say"):
+        return tempfile.TemporaryFile()
 
 
 def _shortage(run: _Run, available_bytes: int) -> str | None:

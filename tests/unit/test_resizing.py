@@ -1,10 +1,12 @@
 """Resizing in processes of its own: all cores, none that outlives us, none whose death loses an image."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +19,7 @@ from blockbuster import BlockBuster
 from azaion_daemon.dataset.reduction import Kind, Reduction
 from azaion_daemon.dataset.resized_cache import cached, cached_digests
 from azaion_daemon.dataset.resizing import Progress, Resizing, Work
-from azaion_daemon.errors import DiskFullError, ResizeError
+from azaion_daemon.errors import DiskFullError, ResizeError, StorageError
 from tests.faults.disk import Disk
 from tests.pictures import aerial, encoded
 
@@ -222,4 +224,32 @@ def fill(made: Resizing, place: Path) -> Resizing:
 async def test_it_stops_before_the_ingest_has_no_space_left(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match=r"ingest\.min_free_disk.*set dataset\.images to linked"):
         await resizing(tmp_path / "cache", min_free_bytes=UNLIMITED).run(works(tmp_path / "images", 4))
+    assert running() == []
+
+
+@pytest.mark.parametrize("code", [errno.EAGAIN, errno.ENOMEM, errno.EMFILE])
+async def test_a_machine_that_starts_no_more_processes_fails_the_resizing_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    with pytest.raises(ResizeError, match=f"starting a process that resizes images: .*{os.strerror(code)}.*images: linked"):
+        await resizing(tmp_path / "cache").run(works(tmp_path, 3))
+
+
+async def test_a_full_tmp_fails_the_resizing_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(ResizeError, match="temporary file"):
+        await resizing(tmp_path / "cache").run(works(tmp_path, 3))
+
+
+async def test_a_disk_that_does_not_say_what_is_free_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("shutil.disk_usage", fail)
+    with pytest.raises(StorageError, match="looking for space for resized images"):
+        await resizing(tmp_path / "cache").run(works(tmp_path, 3))
     assert running() == []
