@@ -194,6 +194,8 @@ def build_dataset(config: Path, *, dry_run: bool, as_json: bool) -> None:
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Draw it into this PNG file.")
 def show_dataset(config: Path, dataset: str | None, *, as_json: bool, plot: Path | None) -> None:
     """What a dataset holds, by side, class and mode. DATASET is its name or the beginning of its id; by default the newest."""
+    import time
+
     from azaion_daemon.ops.dataset_tables import render_shown
     from azaion_daemon.ops.datasets import plotted, shown
     from azaion_daemon.settings import load_settings
@@ -202,7 +204,7 @@ def show_dataset(config: Path, dataset: str | None, *, as_json: bool, plot: Path
     layout = Layout.of(load_settings(config).directories)
     document = shown(layout, dataset)
     if plot is not None:
-        plotted(document, layout, plot)
+        plotted(document, layout, plot, now=time.time())
         click.echo(f"{plot} shows {document['name']}.", err=True)
     if as_json or plot is None:
         click.echo(json.dumps(document, indent=1, ensure_ascii=False) if as_json else render_shown(document))

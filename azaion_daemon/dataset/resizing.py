@@ -232,8 +232,8 @@ def _machine(doing: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise ResizeError(
-            f"{doing}: {error}. Is memory short, is /tmp full, or are there too many processes or open files? Without resizing a dataset is "
-            "formed with dataset.images: linked."
+            f"{doing}: {error}. Is memory short, is /tmp full, or are there too many processes or open files? Without resizing a dataset "
+            "is formed with dataset.images: linked."
         ) from error
 
 

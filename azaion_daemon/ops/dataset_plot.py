@@ -44,6 +44,8 @@ _STEPS_S = {
     364 * 86400: "in 52 weeks",
 }
 _MOST_BARS = 60
+_EARLIEST = datetime(2000, 1, 1, tzinfo=UTC).timestamp()
+_DAY_S = 86400.0
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 12,
@@ -66,10 +68,14 @@ class Content:
     times: "dict[Side, array[float]]" = field(default_factory=lambda: {side: array("d") for side in Side})
     undated: int = 0
     """Annotations that the ledger does not know any more."""
+    misdated: int = 0
+    """Those whose producer's clock was wrong beyond belief: one alone would stretch the picture's time over centuries."""
 
 
-def gather(document: dict[str, Any], ledger: Ledger) -> Content:
+def gather(document: dict[str, Any], ledger: Ledger, *, now: float) -> Content:
     """Read a dataset's labels, and when its annotations were made: as the producer says, else when they were first seen.
+
+    A time before 2000 or more than a day after `now` is no time.
 
     Raises:
         OSError: A file cannot be read.
@@ -89,8 +95,10 @@ def gather(document: dict[str, Any], ledger: Ledger) -> Content:
             row = known.get(line["name"])
             if row is None:
                 content.undated += 1
+            elif _EARLIEST <= (made := row.first_seen if row.created_at is None else row.created_at) <= now + _DAY_S:
+                content.times[side].append(made)
             else:
-                content.times[side].append(row.first_seen if row.created_at is None else row.created_at)
+                content.misdated += 1
     return content
 
 
@@ -207,7 +215,8 @@ def _over_time(axes: Axes, content: Content) -> None:
     axes.set_title("When the annotations were made")
     times = [time for side in Side for time in content.times[side]]
     if not times:
-        axes.text(0.5, 0.5, "the ledger knows none of them any more", transform=axes.transAxes, ha="center", color="#666666")
+        why = "the ledger knows none of them any more" if not content.misdated else f"no date can be used{_unknown(content)}"
+        axes.text(0.5, 0.5, why, transform=axes.transAxes, ha="center", color="#666666")
         axes.set_axis_off()
         return
     step = next((one for one in _STEPS_S if (max(times) - min(times)) / one < _MOST_BARS), max(_STEPS_S))
@@ -228,9 +237,13 @@ def _over_time(axes: Axes, content: Content) -> None:
     axes.grid(visible=True, axis="y", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_ylabel(f"images {_STEPS_S[step]}")
-    unknown = f"; {content.undated:,} are not in the ledger any more" if content.undated else ""
-    axes.set_xlabel(f"time of the annotation, UTC{unknown}")
+    axes.set_xlabel(f"time of the annotation, UTC{_unknown(content)}")
     axes.legend(frameon=False, ncols=3, loc="upper left")
+
+
+def _unknown(content: Content) -> str:
+    forgotten = f"; {content.undated:,} not in the ledger any more" if content.undated else ""
+    return forgotten + (f"; {content.misdated:,} with an impossible date" if content.misdated else "")
 
 
 def _short(name: str) -> str:

@@ -164,11 +164,11 @@ def _unreadable(error: OSError) -> RootError:
     return RootError(f"{error.filename} cannot be read: {error.strerror}. Run this as the user of the daemon.")
 
 
-def plotted(document: dict[str, Any], layout: Layout, picture: Path) -> None:
+def plotted(document: dict[str, Any], layout: Layout, picture: Path, *, now: float) -> None:
     """Draw a dataset that was shown into a PNG file.
 
     Raises:
-        OperatorError: Matplotlib is missing, or the file cannot be written.
+        OperatorError: Matplotlib is missing, the dataset cannot be drawn, or the file cannot be written.
     """
     try:
         from azaion_daemon.ops.dataset_plot import draw, gather  # noqa: PLC0415 - heavy, and not always installed
@@ -176,12 +176,17 @@ def plotted(document: dict[str, Any], layout: Layout, picture: Path) -> None:
         raise OperatorError(f"{error.name} is not installed; pictures need: pip install 'azaion-daemon[plot]'") from error
     try:
         with _reading(layout) as ledger:
-            content = gather(document, ledger)
+            content = gather(document, ledger, now=now)
     except OSError as error:
         raise _unreadable(error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise OperatorError(f"{document['path']} is damaged: {type(error).__name__}: {error}") from error
-    png = draw(content)
+    try:
+        png = draw(content)
+    except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:  # of figures that a picture cannot have
+        raise OperatorError(
+            f"{document['name']} cannot be drawn: {type(error).__name__}: {error}. What it holds is told without --plot."
+        ) from error
     try:
         replace_durably(picture, png)
     except OSError as error:

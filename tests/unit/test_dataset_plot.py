@@ -2,6 +2,7 @@
 
 import sys
 from array import array
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def test_a_dataset_is_drawn_from_its_labels_and_what_the_ledger_knows(tmp_path: 
     site.put([one._replace(name=f"{one.name}x", created_at=None, first_seen=NOW + DAY) for one in rows_of(3)])
     site.form([*rows_of(8, created_at=NOW), *(one._replace(name=f"{one.name}x", first_seen=NOW + DAY) for one in rows_of(3))], FIRST_DAY)
     ledger = Ledger(site.layout.ledger, read_only=True)
-    newest = gather(shown(site.layout, None), ledger)
+    newest = gather(shown(site.layout, None), ledger, now=NOW)
     ledger.close()
     assert sorted(time for side in Side for time in newest.times[side]) == [NOW] * 8 + [NOW + DAY] * 3
     assert (len(newest.cx), set(newest.width), newest.undated) == (11, {0.25}, 0)
@@ -86,8 +87,36 @@ def test_annotations_that_the_ledger_has_forgotten_are_counted(tmp_path: Path) -
     made = site.form(rows_of(10), FIRST_DAY)
     other = Site(tmp_path / "other")
     ledger = Ledger(other.layout.ledger, read_only=True)
-    assert gather(shown(site.layout, made.name), ledger).undated == 10
+    assert gather(shown(site.layout, made.name), ledger, now=NOW).undated == 10
     ledger.close()
+
+
+@pytest.mark.parametrize("odd", [datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC), datetime(1999, 12, 31, tzinfo=UTC)])
+def test_one_odd_date_neither_ends_nor_stretches_the_picture(tmp_path: Path, odd: datetime) -> None:
+    site = Site(tmp_path)
+    first, *others = rows_of(10, created_at=NOW)
+    site.form([first._replace(created_at=odd.timestamp()), *others], FIRST_DAY)
+    ledger = Ledger(site.layout.ledger, read_only=True)
+    found = gather(shown(site.layout, None), ledger, now=NOW)
+    ledger.close()
+    assert ([time for side in Side for time in found.times[side]], found.misdated) == ([NOW] * 9, 1)
+    with mpl.rc_context(_STYLE):
+        over_time = picture(found).axes[3]
+        assert over_time.get_xlabel() == "time of the annotation, UTC; 1 with an impossible date"
+        begins, ends = over_time.get_xlim()
+    assert ends - begins < 1
+    assert site.run("show", "--plot", str(tmp_path / "picture.png")).exit_code == 0
+
+
+def test_what_cannot_be_drawn_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Content) -> bytes:
+        raise OverflowError("date value out of range")
+
+    site = Site(tmp_path)
+    made = site.form(rows_of(10), FIRST_DAY)
+    monkeypatch.setattr("azaion_daemon.ops.dataset_plot.draw", fail)
+    result = site.run("show", "--plot", str(tmp_path / "picture.png"))
+    assert (result.exit_code, f"{made.name} cannot be drawn: OverflowError" in result.stderr) == (78, True)
 
 
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,7 +364,7 @@ async def test_a_schedule_that_is_taken_away_and_given_again_begins_anew(layout:
 
 async def test_after_a_downtime_changes_from_before_it_are_not_trained_on_at_once(layout: Layout) -> None:
     now = NIGHT
-    patient = settings_of(layout.root, quiet_minutes=10)
+    patient = settings_of(layout.root, quiet_minutes=10, max_wait_hours=100)
     async with site(layout, patient, lambda: now) as one:
         await one.change()
         await one.until_why("the last change came 2026-03-04 01:59 UTC")
