@@ -116,6 +116,8 @@ class Digester:
             unknown = [row for row in rows.values() if row.image == UNKNOWN_DIGEST]
             lost = [row for row in unknown if await asyncio.to_thread(digest_of, row, self._layout) is None]
             await self._call(self._ledger.flag_image_lost, lost)
+        if lost:
+            self._pipeline.state.changed.set()
         report_lost(row.name for row in lost)
 
 

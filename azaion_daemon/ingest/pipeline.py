@@ -60,7 +60,6 @@ class Pipeline:
         self._ledger = ledger
         self._inbox = inbox
         self._known_classes = known_classes
-        self._clock = clock
         self._staging = ThreadPoolExecutor(settings.threads, thread_name_prefix="stage")
         self._placing = ThreadPoolExecutor(1, thread_name_prefix="place")
         self._quarantine = Quarantine(layout.quarantine)
@@ -254,7 +253,7 @@ class Pipeline:
                 self._placed_to = plan.position.position
             if any(message.decoded.rejection is not None for message in committed.batch):
                 self.state.quarantined = await asyncio.to_thread(self._quarantine.count)
-            self.state.batch_done(committed.batch, plan, seconds=time.monotonic() - committed.started, now=self._clock())
+            self.state.batch_done(committed.batch, plan, seconds=time.monotonic() - committed.started)
             self._committed.task_done()
 
     async def _place(self, rows: list[Annotation], staged: list[str]) -> None:

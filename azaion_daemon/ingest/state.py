@@ -50,15 +50,13 @@ class IngestState:
     """Of the last message, in its stream; the position where there never was another stream."""
     messages: int = 0
     quarantined: int = 0
-    last_change: float | None = None
-    """When a batch last changed annotations, in seconds since the epoch."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after every batch that changed annotations."""
     rate: Rate = field(default_factory=Rate)
     _unknown_roles: set[int] = field(default_factory=set)
 
-    def batch_done(self, batch: Sequence[StagedMessage], plan: Plan, *, seconds: float, now: float) -> None:
-        """Take in a batch that is in the tree, and say so. `now` is in seconds since the epoch."""
+    def batch_done(self, batch: Sequence[StagedMessage], plan: Plan, *, seconds: float) -> None:
+        """Take in a batch that is in the tree, and say so."""
         size, messages = sum(message.bytes for message in batch), sum(message.complete for message in batch)
         self.messages += messages
         self.rate.add(messages, size)
@@ -67,7 +65,6 @@ class IngestState:
         if plan.position is not None:
             self.position, self.offset = plan.position.position, plan.position.offset
         if plan.rows:
-            self.last_change = now
             self.changed.set()
         quarantined = self._report_rejections(batch)
         self._report_roles(batch)

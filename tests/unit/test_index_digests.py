@@ -169,6 +169,8 @@ async def test_an_image_that_is_nowhere_is_flagged(parts: Parts) -> None:
     await parts.until(parts.known)
     lost = await parts.row("001")
     assert (lost.home, lost.image, lost.image_missing) == (VALIDATED, None, True)
+    async with asyncio.timeout(5):
+        await parts.pipeline.state.changed.wait()  # the trigger counts it
 
 
 async def test_nothing_is_read_while_ingest_is_paused(parts: Parts) -> None:
