@@ -13,7 +13,7 @@ from azaion_daemon.dataset.classes import Classes
 from azaion_daemon.dataset.disk import training_bytes
 from azaion_daemon.dataset.plan import DatasetPlan, plan_dataset
 from azaion_daemon.dataset.reduction import Reduction
-from azaion_daemon.dataset.resized_cache import prune
+from azaion_daemon.dataset.resized_cache import exceeds, prune
 from azaion_daemon.dataset.resizing import Progress, Resizing, Work
 from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remarks_or_refusal
 from azaion_daemon.dataset.sources import ResizedSources
@@ -57,6 +57,7 @@ class DatasetFormer:
         self._digester = digester
         self._stream = stream
         self._clock = clock
+        self._forming = asyncio.Lock()
         self.resizing: Progress | None = None
         """How far the resizing of images is, while it goes on."""
 
@@ -70,6 +71,27 @@ class DatasetFormer:
             ResizeError: Its images cannot be resized.
             StorageError: The disk failed or is full.
         """
+        async with self._forming:
+            return await self._form_or_give_back(settings, at, weights)
+
+    async def prune(self, settings: Settings) -> None:
+        """Bring the cache of resized images back within its bound, but for what the next dataset would take from it.
+
+        Does nothing while a dataset is formed, which does the same.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        if self._forming.locked():
+            return
+        async with self._forming:
+            bound, reduction = settings.dataset.resized_cache, reduction_for(settings)
+            keep: list[str] = []
+            if reduction is not None and await asyncio.to_thread(exceeds, self._layout.resized, bound):
+                keep = _reduced_files(reduction, await self._plan(settings.dataset))
+            await self._prune(bound_bytes=bound, keep=keep)
+
+    async def _form_or_give_back(self, settings: Settings, at: Callable[[Mark], None], weights: Path) -> Snapshot:
         reduction = reduction_for(settings)
         try:
             if reduction is None:
@@ -150,8 +172,7 @@ class DatasetFormer:
         await self._digester.digested()
         plan = await self._plan(settings)
         remarks_or_refusal(plan, self._classes, settings, None)  # before an hour is spent on it
-        keep = (reduction.file(entry.annotation.image) for entry in plan.entries if entry.annotation.image is not None)
-        await self._prune(bound_bytes=settings.resized_cache, keep=keep)
+        await self._prune(bound_bytes=settings.resized_cache, keep=_reduced_files(reduction, plan))
         sources = await asyncio.to_thread(ResizedSources, self._layout, reduction)
         before, work = None, sources.work(plan.entries)
         while work and (before is None or _FEW < len(work) < before / 2):  # when more come than are done, waiting would not help
@@ -183,6 +204,11 @@ class DatasetFormer:
         pruned = await asyncio.to_thread(prune, self._layout.resized, bound_bytes=bound_bytes, keep=keep)
         if pruned.files:
             log.info("dataset.resized_pruned", images=pruned.files, bytes=pruned.bytes)
+
+
+def _reduced_files(reduction: Reduction, plan: DatasetPlan) -> list[str]:
+    """What a dataset would take from the cache."""
+    return [reduction.file(entry.annotation.image) for entry in plan.entries if entry.annotation.image is not None]
 
 
 def reduction_for(settings: Settings) -> Reduction | None:

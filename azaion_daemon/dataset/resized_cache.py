@@ -48,6 +48,12 @@ def remove_debris(cache: Path) -> None:
         remove_temporaries(*_directories(cache))
 
 
+def exceeds(cache: Path, bound_bytes: int) -> bool:
+    """Whether what no dataset uses takes more."""
+    with storage("measuring the cache of resized images"):
+        return sum(file.bytes for file in _unused(cache, frozenset())) > bound_bytes
+
+
 def prune(cache: Path, *, bound_bytes: int, keep: Iterable[str] = ()) -> Pruned:
     """Remove files that no dataset uses, and whose names (with the suffix) are not in `keep`, until those left are within the bound.
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Never
@@ -26,12 +26,20 @@ class Keeper:
     """Removes what the rules let go. What cannot be removed is a warning, and is tried again by the next pass."""
 
     def __init__(
-        self, settings: RetentionSettings, layout: Layout, ledger: LedgerThread, *, clock: Callable[[], float] = time.time
+        self,
+        settings: RetentionSettings,
+        layout: Layout,
+        ledger: LedgerThread,
+        *,
+        prune: Callable[[], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`prune` is what gives back the disk that removed datasets have shared with others until now."""
         self._settings = settings
         self._layout = layout
         self._call = ledger
         self._ledger = ledger.ledger
+        self._prune = prune
         self._clock = clock
         self._due = asyncio.Event()
 
@@ -77,6 +85,8 @@ class Keeper:
         for why in on_disk.unreadable:
             log.warning("retention.failed", name=None, why=why)
         await self._carry_out(decide(facts, self._settings, now=self._clock()))
+        if self._prune is not None:
+            await self._prune()
 
     async def _finish_what_was_begun(self) -> None:
         for parent in (self._layout.datasets, self._layout.jobs):

@@ -22,7 +22,8 @@ from azaion_daemon.forming import DatasetFormer, reduction_for
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
-from azaion_daemon.settings import IngestSettings, Settings
+from azaion_daemon.retention.keeper import Keeper
+from azaion_daemon.settings import IngestSettings, RetentionSettings, Settings
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
@@ -203,6 +204,38 @@ async def test_what_no_dataset_uses_is_kept_within_the_bound(site: Site) -> None
     await site.form(resized_cache=0, images="linked")
     assert (len(site.cached(50)), len(site.cached())) == (0, 10)
     assert sizes(second)
+
+
+async def test_a_pass_of_retention_prunes_what_removed_datasets_leave(site: Site) -> None:
+    first = await site.form(jpeg_quality=50)
+    await site.form()
+    linked = settings(site.layout, images="linked", resized_cache=0)
+    keeper = Keeper(RetentionSettings(), site.layout, site.call, prune=lambda: site.former.prune(linked))
+    await keeper.make_pass()
+    assert (len(site.cached(50)), len(site.cached())) == (10, 10)
+    await asyncio.to_thread(shutil.rmtree, first.path)
+    await keeper.make_pass()
+    assert (len(site.cached(50)), len(site.cached())) == (0, 10)
+
+
+async def test_a_pass_leaves_what_the_next_dataset_would_take(site: Site) -> None:
+    for made in (await site.form(jpeg_quality=50), await site.form()):
+        await asyncio.to_thread(shutil.rmtree, made.path)
+    await site.former.prune(settings(site.layout, resized_cache=1 << 30))
+    assert (len(site.cached(50)), len(site.cached())) == (10, 10)
+    await site.former.prune(settings(site.layout, resized_cache=0))
+    assert (len(site.cached(50)), len(site.cached())) == (0, 10)
+
+
+async def test_nothing_is_pruned_while_a_dataset_is_formed(site: Site) -> None:
+    made = await site.form(jpeg_quality=50)
+    await asyncio.to_thread(shutil.rmtree, made.path)
+    async with site.pipeline.still():  # forming waits
+        forming = asyncio.create_task(site.form())
+        await asyncio.sleep(0.1)
+        await site.former.prune(settings(site.layout, images="linked", resized_cache=0))
+        assert len(site.cached(50)) == 10
+    assert sizes(await forming)
 
 
 async def test_what_is_needed_again_is_not_pruned(site: Site) -> None:
