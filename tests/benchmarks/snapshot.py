@@ -220,6 +220,7 @@ def targets(links: dict[str, float], images: dict[str, float]) -> list[Target]:
         below("snapshot_s", links["links_s"], MOST_SECONDS),
         at_least("snapshot_x_copying", links["copies_s"] / links["links_s"], LEAST_TIMES_COPYING),
         at_least("loading_resized_x_originals", images["plain_ratio"], LEAST_TIMES_ORIGINALS),
+        at_least("loading_augmented_resized_x_originals", images["augmented_ratio"], LEAST_TIMES_ORIGINALS),  # what a training loads
     ]
 
 
