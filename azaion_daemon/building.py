@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.dataset.snapshot import Snapshot, remove_debris
-from azaion_daemon.errors import AzaionError, OperatorError, gravest
+from azaion_daemon.errors import AzaionError, DiskFullError, OperatorError, gravest
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
@@ -17,6 +17,8 @@ from azaion_daemon.store.durable import lock_holder
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.root import lock_root, open_root
+
+_BY_ITSELF = " and work goes on by itself"
 
 
 def build(settings: Settings, layout: Layout, *, say: Callable[[str], None]) -> Snapshot:
@@ -56,6 +58,8 @@ async def _build(settings: Settings, layout: Layout, classes: Classes, say: Call
     except* AzaionError as failed:
         error = gravest(failed.exceptions)
         assert error is not None
+        if isinstance(error, DiskFullError):  # what it says holds for a daemon
+            raise DiskFullError(f"{str(error).replace(_BY_ITSELF, '')} No dataset was formed: run this again then.") from None
         raise error from None
     else:
         return snapshot

@@ -101,7 +101,7 @@ class StreamSettings(Section):
     virtual_host: Annotated[str, Field(min_length=1), LIVE] = "/"
     heartbeat_s: Annotated[int, Field(ge=1, le=600), LIVE] = 10
     initial_credit: Annotated[int, Field(ge=1, le=100), LIVE] = 2
-    queue_bytes: Annotated[ByteSize, Field(ge=_MIB), LIVE] = ByteSize(32 * _MIB)
+    queue_bytes: Annotated[ByteSize, Field(ge=_MIB), RESTART] = ByteSize(32 * _MIB)
     start_from: Annotated[Literal["beginning", "end"] | Annotated[int, Field(ge=0)] | Moment, RESTART] = "beginning"
     verify_timeout_s: Annotated[float, Field(gt=0, le=600), LIVE] = 20.0
     on_mismatch: Annotated[Literal["stop", "continue"], LIVE] = "stop"

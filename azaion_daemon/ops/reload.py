@@ -19,8 +19,6 @@ _TAKEN = {
     "retention": frozenset({Reload.LIVE}),
 }
 """The sections whose parts take new settings while they work, and of which kinds."""
-_NOT_YET = frozenset({"stream.queue_bytes"})
-"""Live by their mark, but held by parts that take no new settings."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def differences(before: BaseModel, after: BaseModel, prefix: str = "") -> Iterat
 
 def _is_taken(path: str, mark: Reload) -> bool:
     section = path.partition(".")[0]
-    return mark in _TAKEN.get(section, ()) and path not in _NOT_YET
+    return mark in _TAKEN.get(section, ())
 
 
 def _with_changes(before: M, after: M, paths: Iterable[str]) -> M:

@@ -49,6 +49,8 @@ def render_status(document: dict[str, Any] | None) -> str:
     ]
     if stream["paused"]:
         lines.append(f"paused       {stream['paused']}")
+    if resizing := training.get("resizing"):  # the last words may be those of an earlier version
+        lines.append(f"resizing     {resizing['done']} of {resizing['of']} images for the dataset of job {training['job']}")
     if training["progress"]:
         progress = training["progress"]
         lines.append(f"job          {training['job']}: {progress['phase']}, epoch {progress['epoch']} of {progress['epochs']}")

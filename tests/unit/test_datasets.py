@@ -1,6 +1,8 @@
 """Datasets as an operator looks at them: the list, one of them, what one would hold now, and one formed by hand."""
 
+import errno
 import json
+import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import RootError, StorageError
 from azaion_daemon.settings import DatasetSettings
-from azaion_daemon.store.durable import exclusive_lock
+from azaion_daemon.store.durable import exclusive_lock, storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, Model, Position
@@ -291,3 +293,16 @@ def test_a_ledger_of_an_earlier_version_is_not_read(layout: Layout) -> None:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     return make_root(tmp_path / "azaion")
+
+
+def test_a_full_disk_ends_a_command_that_does_not_go_on_by_itself(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        with storage("linking a"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    site.put(rows_of(10))
+    monkeypatch.setattr("azaion_daemon.forming.DatasetFormer.form", fail)
+    result = site.run("build")
+    assert result.exit_code == os.EX_IOERR
+    assert "No space left on device. Free some space; nothing is lost. No dataset was formed: run this again then." in result.stderr
+    assert "by itself" not in result.stderr

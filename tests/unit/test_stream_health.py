@@ -30,8 +30,8 @@ def test_without_a_connection_nothing_is_known() -> None:
     assert (health.behind_s, health.backlog_messages) == (None, None)
 
 
-def rendered(**stream: Any) -> str:
-    document = {
+def status_document(**stream: Any) -> dict[str, Any]:
+    return {
         "state": "running",
         "version": "0",
         "pid": 1,
@@ -42,7 +42,10 @@ def rendered(**stream: Any) -> str:
         "models": {"current": None},
         "releases": [],
     }
-    return render_status(document).splitlines()[1]
+
+
+def rendered(**stream: Any) -> str:
+    return render_status(status_document(**stream)).splitlines()[1]
 
 
 @pytest.mark.parametrize(
@@ -56,3 +59,9 @@ def test_people_are_told_how_far_behind_it_is(behind_s: float | None, backlog: i
 def test_people_are_told_how_fast_it_is() -> None:
     assert "position 7, 12.3 messages/s (4.6 MB/s), 2 reconnects" in rendered(messages_per_s=12.34, bytes_per_s=4_560_000)
     assert "position 7, 2 reconnects" in rendered(messages_per_s=0.0, bytes_per_s=0)
+
+
+def test_how_far_resizing_is_stands_in_the_status() -> None:
+    document = status_document()
+    document["training"] |= {"job": "J", "resizing": {"done": 7, "of": 90}}
+    assert "resizing     7 of 90 images for the dataset of job J" in render_status(document).splitlines()
