@@ -61,4 +61,5 @@ def test_what_waits_for_a_restart_is_named_by_every_reload_until_then() -> None:
 
 @pytest.mark.parametrize("path", ["stream__queue_bytes", "stream__start_from"])
 def test_what_no_part_takes_while_it_runs_is_not_called_applied(path: str) -> None:
-    assert plan_reload(settings(), settings(**{path: 2_000_000})).applied == ()
+    plan = plan_reload(settings(), settings(**{path: 2_000_000}))
+    assert (plan.applied, plan.restart_required) == ((), (path.replace("__", "."),))
