@@ -50,7 +50,7 @@ log = get_logger(__name__)
 _LAGGING_S = 10.0
 _BACKLOG_PERIOD_S = 30.0
 _LOOK_S = 1.0
-_WITHOUT_RECONNECT = frozenset({"start_from", "verify_timeout_s", "on_mismatch", "queue_bytes"})
+_WITHOUT_RECONNECT = frozenset({"start_from", "verify_timeout_s", "on_mismatch"})
 
 
 class StreamConsumer:
