@@ -18,7 +18,7 @@ from typing import Protocol
 import pytest
 
 from azaion_daemon.dataset.snapshot import remove_debris
-from azaion_daemon.errors import AzaionError, DatasetError, DiskFullError
+from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError
 from azaion_daemon.sandbox.scenes import write_classes
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
@@ -249,7 +249,7 @@ def test_files_of_another_user_are_named_with_what_to_do(open_layout: Layout) ->
     if Path("/proc/sys/fs/protected_hardlinks").read_text().strip() != "1":
         pytest.skip("fs.protected_hardlinks is off here")
     said = refusal_as_nobody(open_layout)
-    assert said.startswith(DatasetError.__name__)
+    assert said.startswith(DatasetPlaceError.__name__)
     for word in ("n0000.txt", "belongs to the user 0", "by the user 65534", "fs.protected_hardlinks", "chown -R"):
         assert word in said
     assert list(open_layout.datasets.iterdir()) == []
@@ -258,7 +258,7 @@ def test_files_of_another_user_are_named_with_what_to_do(open_layout: Layout) ->
 def test_a_directory_that_may_not_be_entered_is_named(open_layout: Layout) -> None:
     open_layout.labels(VALIDATED).chmod(0o700)
     said = refusal_as_nobody(open_layout)
-    assert said.startswith(DatasetError.__name__)
+    assert said.startswith(DatasetPlaceError.__name__)
     assert "n0000.txt cannot be read by the user 65534" in said
     assert list(open_layout.datasets.iterdir()) == []
 
