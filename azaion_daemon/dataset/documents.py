@@ -12,6 +12,7 @@ import yaml
 from azaion_daemon.dataset.classes import Classes, classes_digest_input
 from azaion_daemon.dataset.counts import Counts, counts_document
 from azaion_daemon.dataset.entries import Entry, Exclusion
+from azaion_daemon.dataset.manifest import Content
 from azaion_daemon.dataset.readiness import Finding
 from azaion_daemon.dataset.units import MEDIA
 from azaion_daemon.settings import DatasetSettings
@@ -20,13 +21,14 @@ from azaion_daemon.settings import DatasetSettings
 def manifest_line(entry: Entry, suffix: str, resized: str | None) -> bytes:
     """What the manifest says of an image: `suffix` is that in the dataset, the digest that of the annotation's own image."""
     row = entry.annotation
+    content = Content.of(row)
     document = {
         "name": row.name,
         "extension": suffix.removeprefix("."),
         "media": entry.media,
         "split": entry.side,
-        "image": row.image,
-        "label": hashlib.sha256(row.label.encode()).hexdigest(),
+        "image": content.image,
+        "label": content.label,
     }
     if row.media and not entry.media.startswith(MEDIA):
         document["of"] = row.media  # it was divided

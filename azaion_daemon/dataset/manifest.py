@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from azaion_daemon.dataset.entries import Entry
-from azaion_daemon.store.records import UNKNOWN_DIGEST
+from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation
 
 
 class Content(NamedTuple):
@@ -16,6 +16,11 @@ class Content(NamedTuple):
 
     image: str | None
     label: str
+
+    @classmethod
+    def of(cls, row: Annotation) -> Self:
+        """What an annotation is now."""
+        return cls(row.image, hashlib.sha256(row.label.encode()).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,7 @@ def contents_of_dataset(dataset: Path) -> dict[str, Content]:
 
 def contents_of_entries(entries: Iterable[Entry]) -> dict[str, Content]:
     """What a dataset of these entries would hold, by name."""
-    return {
-        entry.annotation.name: Content(entry.annotation.image, hashlib.sha256(entry.annotation.label.encode()).hexdigest())
-        for entry in entries
-    }
+    return {entry.annotation.name: Content.of(entry.annotation) for entry in entries}
 
 
 def growth(since: str, before: Mapping[str, Content], after: Mapping[str, Content]) -> Growth:

@@ -1,6 +1,5 @@
 """What the models that are left were trained on, for the trigger: else a new ledger would have everything trained on at once."""
 
-import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -52,7 +51,7 @@ def restore_judged(ledger: Ledger, judged: Judged, last: int) -> int:
 
     An image that was replaced since is not noticed where its digest is not known; a label is.
     """
-    rows = {row.name: Content(row.image, _digest(row.label)) for row in ledger.in_home(Home.VALIDATED)}
+    rows = {row.name: Content.of(row) for row in ledger.in_home(Home.VALIDATED)}
     changed = differing(judged.contents, rows) - set(judged.excluded)
     # What differs counts as changed at the last position, and so the mark lies before it: the dataset may be as of a later message than
     # the one that is gone on from, and no change must ever be taken for one that it has.
@@ -81,7 +80,3 @@ def restore_judged(ledger: Ledger, judged: Judged, last: int) -> int:
 def _excluded(dataset: Path) -> frozenset[str]:
     with (dataset / "excluded.jsonl").open("rb") as lines:
         return frozenset(json.loads(line)["name"] for line in lines)
-
-
-def _digest(label: str) -> str:
-    return hashlib.sha256(label.encode()).hexdigest()

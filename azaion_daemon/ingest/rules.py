@@ -142,15 +142,19 @@ def _with_image(row: Annotation, event: AnnotationEvent, image: StagedImage | No
 def _with_creation(row: Annotation, event: AnnotationEvent) -> Annotation:
     return row._replace(
         seen=row.seen + event.digest,
-        media=row.media
-        if row.media not in ("", UNKNOWN_MEDIA)
-        else event.media or row.media,  # the first stays: another one could stand on another side of the split
+        media=_media(row, event),
         time_ticks=row.time_ticks if event.time_ticks is None else event.time_ticks,
         created_at=row.created_at if event.created is None else event.created.timestamp(),
         creator_role=event.role,
         creator_email=event.email,
         source=row.source if event.source is None else event.source,
     )
+
+
+def _media(row: Annotation, event: AnnotationEvent) -> str:
+    """The first that is known stays: another one could stand on another side of the split."""
+    known = row.media not in {"", UNKNOWN_MEDIA}
+    return row.media if known or not event.media else event.media
 
 
 def _finish(before: Annotation | None, after: Annotation, position: int, known_classes: AbstractSet[int], now: float) -> Annotation:

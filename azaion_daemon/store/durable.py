@@ -158,22 +158,17 @@ def exclusive_lock(path: Path, *, busy: str) -> Iterator[None]:
 
 def is_locked(path: Path) -> bool:
     """Whether some process holds an `exclusive_lock`."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(descriptor)
+    return _content_while_locked(path) is not None
 
 
 def lock_holder(path: Path) -> int | None:
     """The pid of the process that holds an `exclusive_lock`; None when nobody does. A pid that merely stands in a file proves nothing."""
+    content = _content_while_locked(path)
+    return int(content) if content is not None and content.isdigit() else None
+
+
+def _content_while_locked(path: Path) -> bytes | None:
+    """What its holder has written into a lock file; None when nobody holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -181,8 +176,7 @@ def lock_holder(path: Path) -> int | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(descriptor, 32, 0).strip()
-        return int(text) if text.isdigit() else None
+        return os.pread(descriptor, 32, 0).strip()
     else:
         return None
     finally:
