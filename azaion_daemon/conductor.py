@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Never
@@ -44,6 +44,15 @@ _BLAMED = {
     Outcome.OUT_OF_MEMORY: Blame.SETTINGS,
     Outcome.DIVERGED: Blame.SETTINGS,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A job that is under way: how far its worker is, and what it waits for, where it does."""
+
+    job: Job
+    progress: Progress | None = None
+    waits_for: str | None = None
 
 
 class _BadEndError(TrainingError):
@@ -89,6 +98,11 @@ class Conductor:
         self._clock = clock
         self.job: Job | None = None
         self.progress: Progress | None = None
+
+    @property
+    def under_way(self) -> tuple[UnderWay, ...]:
+        """The jobs that are under way, the oldest first."""
+        return () if self.job is None else (UnderWay(self.job, self.progress),)
 
     async def recover(self) -> None:
         """Remove what a crash has left unfinished. To be awaited before `run`."""

@@ -224,6 +224,10 @@ class TrainingSettings(Section):
     save_period: Annotated[int, Field(ge=1), NEXT_JOB]
     workers: Annotated[int, Field(ge=0, le=256), NEXT_JOB]
     gpus: Annotated[Literal["auto", "none"] | tuple[str, ...], NEXT_JOB] = "auto"
+    gpus_per_job: Annotated[int, Field(ge=1, le=64), NEXT_JOB] = 1
+    max_parallel_jobs: Annotated[int, Field(ge=1, le=64), NEXT_JOB] = 1
+    max_attempts: Annotated[int, Field(ge=1, le=100), NEXT_JOB] = 5
+    start_from: Annotated[Literal["base", "current"], NEXT_JOB] = "base"
     seed: Annotated[int, Field(ge=0), NEXT_JOB] = 0
     deterministic: Annotated[bool, NEXT_JOB] = True
     nice: Annotated[int, Field(ge=0, le=19), NEXT_JOB] = 10
@@ -248,6 +252,23 @@ class ExportSettings(Section):
     batch: Annotated[int, Field(ge=1, le=1024), NEXT_JOB] = 4
 
 
+class GateSettings(Section):
+    """What a trained model must reach to become the current one. mAPs and their drops are 0..1."""
+
+    min_images: Annotated[int, Field(ge=1), LIVE] = 50
+    max_images: Annotated[int, Field(ge=1), LIVE] = 5000
+    min_map50_95: Annotated[float, Field(ge=0, le=1), LIVE] = 0.05
+    max_drop: Annotated[float, Field(ge=0, le=1), LIVE] = 0.0
+    max_class_drop: Annotated[float, Field(ge=0, le=1), LIVE] = 0.1
+    min_class_instances: Annotated[int, Field(ge=1), LIVE] = 50
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_images < self.min_images:
+            raise ValueError("max_images must not be below min_images: every model would be held")
+        return self
+
+
 class PublishSettings(Section):
     """Where and under which names a model is published."""
 
@@ -270,6 +291,8 @@ class RetentionSettings(Section):
 
     datasets_keep: Annotated[int, Field(ge=1), LIVE] = 10
     datasets_keep_days: Annotated[float, Field(ge=0, le=36_500), LIVE] = 30.0
+    models_keep: Annotated[int, Field(ge=1), LIVE] = 10
+    models_keep_days: Annotated[float, Field(ge=0, le=36_500), LIVE] = 90.0
     jobs_keep: Annotated[int, Field(ge=1), LIVE] = 20
     jobs_keep_days: Annotated[float, Field(ge=0, le=36_500), LIVE] = 90.0
 
@@ -292,6 +315,7 @@ class Settings(Section):
     trigger: TriggerSettings = TriggerSettings()
     training: TrainingSettings
     export: ExportSettings
+    gate: GateSettings = GateSettings()
     publish: PublishSettings = PublishSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()

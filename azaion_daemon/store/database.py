@@ -27,6 +27,16 @@ _MIGRATIONS = {
         "CREATE TABLE training_requests (id TEXT PRIMARY KEY, time REAL NOT NULL, reason TEXT NOT NULL, job TEXT) STRICT",
         "CREATE INDEX audit_beside_the_stream ON audit (action) WHERE action IN ('replayed', 'repaired', 'image lost')",
     ),
+    4: (
+        "ALTER TABLE jobs ADD COLUMN trial INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN epochs INTEGER",
+        "ALTER TABLE jobs ADD COLUMN verdict TEXT",
+        "ALTER TABLE jobs ADD COLUMN asked INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE training_requests ADD COLUMN trial INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE training_requests ADD COLUMN epochs INTEGER",
+        "ALTER TABLE models ADD COLUMN current_since REAL",
+        "UPDATE models SET current_since=created WHERE current",
+    ),
 }
 """What leads to each version from the one before. Additions only: the version before must still be able to work with the ledger."""
 SCHEMA_VERSION = max(_MIGRATIONS)

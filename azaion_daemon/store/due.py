@@ -57,6 +57,9 @@ class TrainingRequest(NamedTuple):
     id: str
     time: float
     reason: str
+    trial: bool = False
+    epochs: int | None = None
+    """Instead of those of the settings."""
 
 
 class DueRecord(NamedTuple):
@@ -96,7 +99,7 @@ class DueTables:
             judged._asdict(),
         ).fetchone()
         (ended,) = self._db.execute("SELECT max(ended) FROM jobs").fetchone()
-        requests = self._db.execute("SELECT id, time, reason FROM training_requests WHERE job IS NULL ORDER BY rowid")
+        requests = self._db.execute("SELECT id, time, reason, trial, epochs FROM training_requests WHERE job IS NULL ORDER BY rowid")
         settled = self._db.execute("SELECT settled FROM schedule WHERE expression=?", (schedule,)).fetchone()
         return DueRecord(
             changed=self.changed_since(judged),
@@ -104,7 +107,7 @@ class DueTables:
             last_change=last,
             last_ended=ended,
             failure=self._failure(),
-            requests=tuple(TrainingRequest(*row) for row in requests),
+            requests=tuple(TrainingRequest(id_, time, reason, bool(trial), epochs) for id_, time, reason, trial, epochs in requests),
             schedule_settled=settled[0] if settled else None,
         )
 
@@ -123,7 +126,7 @@ class DueTables:
         with transaction(self._db, "recording a request in the ledger") as db:
             known = db.execute("SELECT 1 FROM training_requests WHERE id=?", (request.id,)).fetchone()
             if known is None:
-                db.execute("INSERT INTO training_requests (id, time, reason) VALUES (?, ?, ?)", request)
+                db.execute("INSERT INTO training_requests (id, time, reason, trial, epochs) VALUES (?, ?, ?, ?, ?)", request)
                 write_audit(db, request.time, [AuditEntry("training", "asked for", "operator", request.reason)])
 
     def take_up(self, job: Job, requests: Sequence[TrainingRequest]) -> None:
@@ -191,8 +194,11 @@ def note_change(db: sqlite3.Connection, rows: Iterable[Annotation], least: int, 
 
 def write_job(db: sqlite3.Connection, job: Job, *, actor: str) -> None:
     """Write a job's row and an audit entry, within a transaction."""
-    result = None if job.result is None else json.dumps(job.result, ensure_ascii=False, default=str)
-    row = {**asdict(job), "judged": int(job.judged), "result": result}
+    documents = {
+        name: None if document is None else json.dumps(document, ensure_ascii=False, default=str)
+        for name, document in (("result", job.result), ("verdict", job.verdict))
+    }
+    row = {**asdict(job), "judged": int(job.judged), "trial": int(job.trial), "asked": int(job.asked), **documents}
     columns = list(row)
     db.execute(
         f"INSERT INTO jobs ({', '.join(columns)}) VALUES ({', '.join(f':{column}' for column in columns)}) "  # noqa: S608

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -25,6 +26,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _COLUMNS = Annotation._fields
+_JOB_COLUMNS = tuple(field.name for field in fields(Job))
+_MODEL_COLUMNS = tuple(field.name for field in fields(Model))
 _UPSERT = (
     f"INSERT INTO annotations ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - constants
     f"ON CONFLICT (name) DO UPDATE SET {', '.join(f'{column}=excluded.{column}' for column in _COLUMNS[1:])}"
@@ -51,6 +54,17 @@ def _annotation(row: tuple[Any, ...]) -> Annotation:
     values[_MISSING] = bool(values[_MISSING])
     values[_CONFLICT] = bool(values[_CONFLICT])
     return Annotation._make(values)
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    values = dict(zip(_JOB_COLUMNS, row, strict=True))
+    flags = {name: bool(values[name]) for name in ("judged", "trial", "asked")}
+    return Job(**{**values, **flags, "result": _read_json(values["result"]), "verdict": _read_json(values["verdict"])})
+
+
+def _model(row: tuple[Any, ...]) -> Model:
+    values = dict(zip(_MODEL_COLUMNS, row, strict=True))
+    return Model(**{**values, "metrics": json.loads(values["metrics"]), "current": bool(values["current"])})
 
 
 def _moves(rows: Iterable[Annotation]) -> Iterator[dict[str, object]]:
@@ -269,8 +283,9 @@ class Ledger:
     def put_model(self, model: Model) -> None:
         """Record a model that another ledger knew."""
         with self._transaction("recording a model in the ledger") as db:
-            values = (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, int(model.current), model.created)
-            db.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            since = model.current_since if model.current_since is not None or not model.current else model.created
+            values = (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, int(model.current), model.created, since)
+            db.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     # Media
 
@@ -293,23 +308,18 @@ class Ledger:
 
     def jobs(self) -> list[Job]:
         """All jobs, oldest first."""
-        rows = self._db.execute(
-            "SELECT id, state, reason, created, changed, why, dataset, position, judged, result, audit, settings, blame, ended FROM jobs "
-            "ORDER BY created, id"
-        )
-        return [
-            Job(id_, state, reason, created, changed, why, dataset, position, bool(judged), _read_json(result), *others)
-            for id_, state, reason, created, changed, why, dataset, position, judged, result, *others in rows
-        ]
+        rows = self._db.execute(f"SELECT {', '.join(_JOB_COLUMNS)} FROM jobs ORDER BY created, id")  # noqa: S608 - constants
+        return [_job(row) for row in rows]
 
     def put_current_model(self, model: Model) -> None:
         """Record a model and make it the current one."""
         with self._transaction("recording the model in the ledger") as db:
             db.execute("UPDATE models SET current=0")
             db.execute(
-                "INSERT INTO models (sha256, job, dataset_id, metrics, path, current, created) VALUES (?, ?, ?, ?, ?, 1, ?) "
-                "ON CONFLICT (sha256) DO UPDATE SET current=1, path=excluded.path",
-                (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, model.created),
+                "INSERT INTO models (sha256, job, dataset_id, metrics, path, current, created, current_since) "
+                "VALUES (?, ?, ?, ?, ?, 1, ?, ?) "
+                "ON CONFLICT (sha256) DO UPDATE SET current=1, path=excluded.path, current_since=excluded.current_since",
+                (model.sha256, model.job, model.dataset_id, _json(model.metrics), model.path, model.created, self._clock()),
             )
             write_audit(
                 db,
@@ -319,8 +329,8 @@ class Ledger:
 
     def models(self) -> list[Model]:
         """All models, oldest first."""
-        rows = self._db.execute("SELECT sha256, job, dataset_id, metrics, path, current, created FROM models ORDER BY created")
-        return [Model(row[0], row[1], row[2], json.loads(row[3]), row[4], bool(row[5]), row[6]) for row in rows]
+        rows = self._db.execute(f"SELECT {', '.join(_MODEL_COLUMNS)} FROM models ORDER BY created")  # noqa: S608 - constants
+        return [_model(row) for row in rows]
 
     def add_release(self, model_sha256: str) -> Release:
         """Record that a model is to be published, under the next serial. Older releases that still wait are superseded."""

@@ -141,6 +141,14 @@ class Job:
     """Why it failed, as a `Blame`."""
     ended: float | None = None
     """When its training ended; what follows (a release) may take longer."""
+    trial: bool = False
+    """Whether it only tries whether everything works: never judged nor released."""
+    epochs: int | None = None
+    """How many an operator asked for; None for those of the settings."""
+    asked: bool = False
+    """Whether an operator asked for it."""
+    verdict: dict[str, Any] | None = None
+    """What was decided about its model, why, by whom, and on which numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,8 @@ class Model:
     path: str
     current: bool
     created: float
+    current_since: float | None = None
+    """When it last became the current one, in seconds since the epoch; None when it never did."""
 
 
 ReleaseState = Literal["waiting", "published", "superseded"]

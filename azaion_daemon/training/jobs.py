@@ -22,12 +22,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
+from azaion_daemon.training.document import Document
+from azaion_daemon.training.evaluation import Evaluation, Metrics
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -104,25 +106,10 @@ _MARKERS: Mapping[Phase, str] = MappingProxyType(
 )
 
 
-class _Document(BaseModel):
-    """A JSON document between daemon and worker: typed strictly, refusing what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @classmethod
-    def parse(cls, content: bytes) -> Self:
-        """From JSON; raises pydantic's ValidationError."""
-        return cls.model_validate_json(content)
-
-    def render(self) -> bytes:
-        """As JSON for people and programs."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
+_D = TypeVar("_D", bound=Document)
 
 
-_D = TypeVar("_D", bound=_Document)
-
-
-class JobSpec(_Document):
+class JobSpec(Document):
     """Everything that a run needs. Paths are absolute; `imgsz` and `export_imgsz` are pixels of a square side."""
 
     protocol: Annotated[int, Field(ge=PROTOCOL, le=PROTOCOL)] = PROTOCOL
@@ -143,11 +130,17 @@ class JobSpec(_Document):
     export_imgsz: Annotated[int, Field(ge=32)]
     export_batch: Annotated[int, Field(ge=1)] = 4
     gpus: tuple[str, ...] = ()  # UUIDs; none means the CPU
+    gpus_per_job: Annotated[int, Field(ge=1)] = 1
+    max_attempts: Annotated[int, Field(ge=1)] = 5
+    trial: bool = False  # on a sample, for one epoch, to see whether everything works
+    started_from: Literal["base", "current"] = "base"  # what `model` is
+    model_sha256: str | None = None  # of `model`, where it is a file
+    python: str = ""  # the interpreter of the release that the job began with; it is resumed with the same one
     gpu_locks: Path  # the directory of the GPUs' lock files
     nice: Annotated[int, Field(ge=0, le=19)] = 10
 
 
-class Progress(_Document):
+class Progress(Document):
     """How far a worker is. `epoch` and `batch` count from 1; a loss that is not a number is null."""
 
     phase: Phase
@@ -159,33 +152,18 @@ class Progress(_Document):
     map50: float | None = None
     map50_95: float | None = None
     gpu_memory_bytes: int = 0
+    memory_bytes: int = 0  # of the worker and its children, without what they share
+    step: str = ""  # what is done within the phase, where that needs a word
+    batch_s: float | None = None  # median
+    epoch_s: float | None = None  # median, validation included
+    images_per_s: float | None = None
     attempt: int = 1
     started: AwareDatetime
     phase_started: AwareDatetime
     updated: AwareDatetime
 
 
-class ClassMetrics(_Document):
-    """One class on the test images; the mAPs are null where it has no instance."""
-
-    name: str
-    images: int
-    instances: int
-    map50: float | None = None
-    map50_95: float | None = None
-
-
-class Metrics(_Document):
-    """What the exported model reaches on the test images."""
-
-    images: int
-    instances: int
-    map50: float
-    map50_95: float
-    classes: tuple[ClassMetrics, ...]
-
-
-class ModelFile(_Document):
+class ModelFile(Document):
     """A file that came out; `path` is relative to the job's directory."""
 
     path: str
@@ -193,7 +171,7 @@ class ModelFile(_Document):
     size_bytes: int
 
 
-class PhaseRecord(_Document):
+class PhaseRecord(Document):
     """The content of a marker: a phase's end, its duration and what later ones and the result take from it."""
 
     finished: AwareDatetime
@@ -201,7 +179,7 @@ class PhaseRecord(_Document):
     details: dict[str, JsonValue] = {}
 
 
-class JobResult(_Document):
+class JobResult(Document):
     """How an attempt ended. `reason` is one sentence for the operator; empty when all went well."""
 
     outcome: Outcome
@@ -209,7 +187,8 @@ class JobResult(_Document):
     log_tail: str = ""  # of worker.log, when the worker could not say anything itself
     pt: ModelFile | None = None
     onnx: ModelFile | None = None
-    metrics: Metrics | None = None
+    metrics: Metrics | None = None  # on the candidate's own test images
+    evaluation: Evaluation | None = None
     dataset_id: str | None = None
     settings: dict[str, JsonValue] = {}
     versions: dict[str, str] = {}
@@ -218,7 +197,7 @@ class JobResult(_Document):
     finished: AwareDatetime
 
 
-class Identity(_Document):
+class Identity(Document):
     """A process, beyond doubt: a pid alone is used again. `token` stands in the environment of all its children."""
 
     pid: int

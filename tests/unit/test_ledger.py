@@ -44,7 +44,8 @@ def made_by_the_first_version(path: Path) -> None:
     Ledger.create(path)
     with closing(sqlite3.connect(path)) as db:
         db.execute("ALTER TABLE position DROP COLUMN base")
-        for column in ("audit", "settings", "blame", "ended"):
+        db.execute("ALTER TABLE models DROP COLUMN current_since")
+        for column in ("audit", "settings", "blame", "ended", "trial", "epochs", "verdict", "asked"):
             db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         for table in ("changes", "schedule", "training_requests"):
             db.execute(f"DROP TABLE {table}")

@@ -221,7 +221,7 @@ def template_entries() -> list[tuple[str, str, str]]:
     entries = []
     path: list[str] = []
     for line in TEMPLATE.read_text().splitlines():
-        match = re.match(r"(# )?( *)(?:# )?([a-z_]+):(?: +(.*?))?(?: +# ?(?:\[(live|next_job|restart)\].*)?)?$", line)
+        match = re.match(r"(# )?( *)(?:# )?([a-z0-9_]+):(?: +(.*?))?(?: +# ?(?:\[(live|next_job|restart)\].*)?)?$", line)
         if not match:
             continue
         _, indent, key, value, mark = match.groups()
@@ -261,7 +261,7 @@ def test_what_the_template_comments_out_is_the_default(path: str) -> None:
 def test_the_template_with_everything_uncommented_is_valid() -> None:
     lines = TEMPLATE.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if line.startswith("api:"))
-    bare = [re.sub(r"^( *)# ( *[a-z_]+:)", r"\1\2", line) for line in lines[first:]]
+    bare = [re.sub(r"^( *)# ( *[a-z0-9_]+:)", r"\1\2", line) for line in lines[first:]]
     text = re.sub(r"\$\{([A-Z_]+)(:-)?\}", lambda match: VALUES[match.group(1)], "\n".join(bare))
     settings = parse_settings(text, source="template")
     assert settings.dataset.split.train == 70

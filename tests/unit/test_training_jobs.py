@@ -10,13 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from azaion_daemon.errors import TrainingError
+from azaion_daemon.training.evaluation import ClassMetrics, Metrics
 from azaion_daemon.training.jobs import (
-    ClassMetrics,
     JobDirectory,
     JobResult,
     JobSpec,
     JobState,
-    Metrics,
     ModelFile,
     Outcome,
     Phase,

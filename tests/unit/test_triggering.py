@@ -24,8 +24,9 @@ from azaion_daemon.store.due import DueRecord, DueTables, TrainingRequest
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Job, Position
+from azaion_daemon.training.evaluation import Metrics
 from azaion_daemon.training.gpus import Discovery
-from azaion_daemon.training.jobs import JobDirectory, JobResult, Metrics, ModelFile, Outcome, Progress
+from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Outcome, Progress
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.triggering import Trigger
 from tests.unit.builders import SMALL, make_root, put_files, row

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Metrics, ModelFile, Outcome, Phase
+from azaion_daemon.training.evaluation import Metrics
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
 from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
 from azaion_daemon.training.worker.failures import PhaseError, classify

@@ -5,7 +5,8 @@ from typing import Any
 from pydantic import JsonValue
 from ultralytics import YOLO
 
-from azaion_daemon.training.jobs import ClassMetrics, JobDirectory, JobSpec, Metrics
+from azaion_daemon.training.evaluation import ClassMetrics, Metrics
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
 from azaion_daemon.training.worker.report import ProgressReport
 from azaion_daemon.training.worker.train import device
 
