@@ -95,8 +95,9 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "worker.adopted": ("info", "A worker that outlived the daemon was found and is awaited."),
     "worker.epoch": ("info", "A worker finished an epoch."),
     "worker.phase": ("info", "A worker entered another phase."),
-    "worker.waiting": ("warning", "A job waits for a GPU; see `why`."),
-    "worker.retried": ("warning", "A worker ended for a cause that may pass; the job goes on from its last checkpoint."),
+    "job.judged": ("info", "It was decided about a job's model; `decision` and `why`, `by` the gate or an operator."),
+    "worker.waiting": ("warning", "A job waits for a GPU; see `why`, which is logged again when it changes."),
+    "worker.retried": ("warning", "A worker ended for a cause that may pass; after `pause_s` the job goes on from its last checkpoint."),
     "worker.ended": ("info", "A worker process ended."),
     "model.current": ("info", "A model became the current one."),
     # Publishing
