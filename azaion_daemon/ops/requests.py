@@ -88,6 +88,18 @@ def answer(layout: Layout, request: Request, document: dict[str, Any]) -> None:
         _answer(layout.requests / f"{request.id}.json", document)
 
 
+def wishes_of(request: Request) -> tuple[bool, int | None]:
+    """Whether a training that is asked for is to be a trial, and of how many epochs.
+
+    Raises:
+        OperatorError: Its wishes make no sense.
+    """
+    trial, epochs = request.arguments.get("trial", False), request.arguments.get("epochs")
+    if not isinstance(trial, bool) or not (epochs is None or (isinstance(epochs, int) and epochs >= 1)):
+        raise OperatorError(f"a training of {epochs} epochs cannot be asked for (trial: {trial})")
+    return trial, epochs
+
+
 def _answer(path: Path, document: dict[str, Any]) -> None:
     write_json(path.with_suffix(".answer"), document)
     path.unlink()
