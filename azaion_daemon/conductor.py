@@ -20,7 +20,7 @@ from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.installing import Installer, complete_result
 from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
-from azaion_daemon.rulings import IN_TRAINING, UNFINISHED, check_overruling, find_to_cancel, verdict_document
+from azaion_daemon.training.rulings import check_overruling, find_to_cancel, verdict_document
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.durable import is_locked
 from azaion_daemon.store.layout import Layout
@@ -29,7 +29,7 @@ from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision, Verdict
 from azaion_daemon.training.gpus import Gpus
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, JobState, Progress, advance
+from azaion_daemon.training.jobs import IN_TRAINING, UNFINISHED, JobDirectory, JobSpec, JobState, Progress, advance
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import Again, GiveUp
 from azaion_daemon.training.retry import decide as decide_retry

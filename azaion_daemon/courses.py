@@ -22,7 +22,7 @@ from azaion_daemon.ingest.space import Space
 from azaion_daemon.installing import Installer
 from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
-from azaion_daemon.rulings import IN_TRAINING, UNFINISHED, verdict_document
+from azaion_daemon.training.rulings import verdict_document
 from azaion_daemon.settings import Settings
 from azaion_daemon.specs import settings_for, spec_for
 from azaion_daemon.store.due import Mark
@@ -33,7 +33,18 @@ from azaion_daemon.training.attempts import attempt_of, is_alive, unseen_attempt
 from azaion_daemon.training.gate import Decision
 from azaion_daemon.training.gpus import Chosen, Wait
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, JobState, Outcome, Phase, Progress, advance
+from azaion_daemon.training.jobs import (
+    IN_TRAINING,
+    UNFINISHED,
+    JobDirectory,
+    JobResult,
+    JobSpec,
+    JobState,
+    Outcome,
+    Phase,
+    Progress,
+    advance,
+)
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import Again, GiveUp
 from azaion_daemon.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
@@ -326,7 +337,7 @@ class Course:
         """Decide about the model and, if it is accepted, make it the current one before any other is decided about."""
         shop = self._shop
         async with shop.installer.lock:
-            verdict = await shop.judge.verdict(self._directory, result)
+            verdict = await self._store(lambda: shop.judge.verdict(self._directory, result))
             if verdict is None:
                 await self._set(JobState.QUEUED, why="another model has become the current one: it is evaluated against that")
                 return

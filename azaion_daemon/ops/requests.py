@@ -63,6 +63,15 @@ def ask(layout: Layout, kind: str, arguments: dict[str, Any], *, wait_s: float) 
     return document
 
 
+def peek(layout: Layout) -> list[Request]:
+    """The requests that wait, oldest first, as far as they can be read. Nothing is done about any."""
+    found: list[tuple[float, Request]] = []
+    for path in layout.requests.glob("*.json"):
+        with suppress(FileNotFoundError, ValueError, TypeError):
+            found.append((path.stat().st_mtime, Request(**json.loads(path.read_text()))))
+    return [request for _, request in sorted(found, key=lambda one: one[0])]
+
+
 def pending(layout: Layout) -> list[Request]:
     """The requests that wait, oldest first; one that cannot be read is answered so. Answers that nobody fetched go away."""
     requests = []

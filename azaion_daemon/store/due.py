@@ -99,7 +99,6 @@ class DueTables:
             judged._asdict(),
         ).fetchone()
         (ended,) = self._db.execute("SELECT max(ended) FROM jobs WHERE NOT trial").fetchone()
-        requests = self._db.execute("SELECT id, time, reason, trial, epochs FROM training_requests WHERE job IS NULL ORDER BY rowid")
         settled = self._db.execute("SELECT settled FROM schedule WHERE expression=?", (schedule,)).fetchone()
         return DueRecord(
             changed=self.changed_since(judged),
@@ -107,9 +106,18 @@ class DueTables:
             last_change=last,
             last_ended=ended,
             failure=self._failure(),
-            requests=tuple(TrainingRequest(id_, time, reason, bool(trial), epochs) for id_, time, reason, trial, epochs in requests),
+            requests=self.waiting(),
             schedule_settled=settled[0] if settled else None,
         )
+
+    def waiting(self) -> tuple[TrainingRequest, ...]:
+        """What was asked for and no job has taken up, the oldest first."""
+        rows = self._db.execute("SELECT id, time, reason, trial, epochs FROM training_requests WHERE job IS NULL ORDER BY rowid")
+        return tuple(TrainingRequest(id_, time, reason, bool(trial), epochs) for id_, time, reason, trial, epochs in rows)
+
+    def known_requests(self) -> frozenset[str]:
+        """The ids of everything that was ever asked for."""
+        return frozenset(id_ for (id_,) in self._db.execute("SELECT id FROM training_requests"))
 
     def changed_since(self, mark: Mark) -> int:
         """How many annotations changed what is trained on after a mark."""

@@ -7,12 +7,7 @@ from typing import Any
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision, Verdict
-from azaion_daemon.training.jobs import JobState
-
-IN_TRAINING = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING})
-"""Of these a job can be cancelled; with any other its training has ended."""
-UNFINISHED = IN_TRAINING | {JobState.ACCEPTED}
-"""Of these a job goes on by itself."""
+from azaion_daemon.training.jobs import IN_TRAINING, JobState
 
 
 def verdict_document(verdict: Verdict, *, by: str, time: float) -> dict[str, Any]:
