@@ -20,7 +20,6 @@ from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.installing import Installer, complete_result
 from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
-from azaion_daemon.training.rulings import check_overruling, find_to_cancel, verdict_document
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.durable import is_locked
 from azaion_daemon.store.layout import Layout
@@ -33,6 +32,7 @@ from azaion_daemon.training.jobs import IN_TRAINING, UNFINISHED, JobDirectory, J
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import Again, GiveUp
 from azaion_daemon.training.retry import decide as decide_retry
+from azaion_daemon.training.rulings import check_overruling, find_to_cancel, verdict_document
 from azaion_daemon.triggering import Due, Trigger
 
 log = get_logger(__name__)
@@ -133,8 +133,10 @@ class Conductor:
         await self._begun.wait()
         async with self._ruling:
             job = find_to_cancel(await self._call(self._ledger.jobs), job_id)
-            if job.state == JobState.CANCELLED and job.why == reason:
-                return f"Job {job.id} is cancelled."  # a kill came before it was answered
+            if job.state == JobState.CANCELLED:
+                if job.why == reason:
+                    return f"Job {job.id} is cancelled."  # a kill came before it was answered
+                raise OperatorError(f"job {job.id} is cancelled already")
             course = self._courses.get(job.id)
             if course is None or course.job.state not in IN_TRAINING:
                 raise OperatorError(f"the training of job {job.id} has just ended; see: azaion-daemon train list")
