@@ -96,6 +96,7 @@ class _Reader:
             while True:
                 going = goes_on()  # asked before it is read: what was written before the end is shown
                 yield from self._new_lines()
+                self._last = None  # whatever file comes from now on is shown from its beginning
                 if not going:
                     break
                 time.sleep(_POLL_S)
@@ -108,6 +109,9 @@ class _Reader:
         yield from self._read()
         if self._replaced():
             yield from self._read()  # what came between the last look and its replacement
+            if self._rest:
+                yield _shown(self._rest)
+                self._rest = b""
             self._close()
             self._open()
             yield from self._read()
@@ -128,7 +132,6 @@ class _Reader:
             self._file = io.FileIO(self._path)
             if self._last is not None:
                 self._file.seek(_start_of_last(self._file, self._last))
-        self._last = None
 
     def _close(self) -> None:
         if self._file is not None:
