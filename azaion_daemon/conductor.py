@@ -250,7 +250,9 @@ class Conductor:
                 self._forget(course.job.id)
 
     def _forget(self, job: str) -> None:
-        del self._courses[job], self._tasks[job]
+        self._courses.pop(job, None)
+        self._tasks.pop(job, None)
+        self._shop.gpus.give_back(job)
         self._tell_trigger()
         self._after_job()
 

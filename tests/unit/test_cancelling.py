@@ -11,6 +11,7 @@ from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Job
+from azaion_daemon.training.gpus import Discovery, Gpu
 from azaion_daemon.training.jobs import JobDirectory, Outcome
 from tests.unit.test_courses import HELD, halving, judging, parallel, until_running
 from tests.unit.test_triggering import MEDIA, NIGHT, Site, layout, settings_of, site
@@ -94,6 +95,27 @@ async def test_while_its_worker_runs(layout: Layout, settings: Settings) -> None
         await until_running(one, 1)
         job = await assert_cancelled(one)
         assert one.worker.ended == [JobDirectory(layout.jobs / job.id).path]
+
+
+class OneGpu:
+    def discover(self) -> Discovery:
+        return Discovery((Gpu("GPU-1", "a", 8, 8),))
+
+
+async def test_a_gpu_that_it_had_is_free_for_the_next_job(layout: Layout) -> None:
+    auto = settings_of(layout.root, training={"gpus": "auto", "max_parallel_jobs": 2})
+    async with site(layout, auto, gpus=OneGpu()) as one:
+        one.worker.may_end.clear()
+        await one.change()
+        await until_running(one, 1)
+        await one.ask()
+        first, second = await one.until_states("running", "queued")
+        await one.conductor.cancel(first.id, "r")
+        await one.conductor.cancel(second.id, "r")  # it looks again in half a minute only
+        await one.ask("again")
+        await until_running(one, 2)
+        assert [spec.gpus for spec in one.worker.specs] == [("GPU-1",), ("GPU-1",)]
+        one.worker.may_end.set()
 
 
 async def test_in_the_pause_before_it_is_tried_again(layout: Layout, settings: Settings) -> None:

@@ -26,7 +26,7 @@ from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Job, Position
 from azaion_daemon.training.evaluation import Metrics
-from azaion_daemon.training.gpus import Discovery
+from azaion_daemon.training.gpus import Discovery, Gpus
 from azaion_daemon.training.history import Attempt
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Progress
 from azaion_daemon.training.pool import WorkerPool
@@ -129,6 +129,7 @@ class Site:
         *,
         retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp],
         judge: Callable[[LedgerThread], Judge] | None,
+        gpus: Gpus,
     ) -> None:
         self.layout = layout
         self.call = LedgerThread(ledger)
@@ -141,7 +142,7 @@ class Site:
         self.worker = Worker()
         self.released: list[str] = []
         self.conductor = Conductor(
-            settings, layout, self.call, self.pipeline, former, self.trigger, workers=self.worker, gpus=NoGpus(),
+            settings, layout, self.call, self.pipeline, former, self.trigger, workers=self.worker, gpus=gpus,
             judge=Judge(settings, layout, self.call, clock=clock) if judge is None else judge(self.call),
             order_release=self._release, retry=retry, clock=clock,
         )  # fmt: skip
@@ -216,9 +217,12 @@ async def site(
     pause_s: float = 0.02,
     retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp] = at_once,
     judge: Callable[[LedgerThread], Judge] | None = None,
+    gpus: Gpus | None = None,
 ) -> AsyncIterator[Site]:
     """A daemon's life, from its start to a kill."""
-    one = Site(layout, settings, clock, ledger or Ledger(layout.ledger, clock=clock), pause_s, retry=retry, judge=judge)
+    one = Site(
+        layout, settings, clock, ledger or Ledger(layout.ledger, clock=clock), pause_s, retry=retry, judge=judge, gpus=gpus or NoGpus()
+    )
     one.pipeline.state.counts = {home: MEDIA if home is Home.VALIDATED else 0 for home in Home}
     await one.conductor.recover()
     tasks = [asyncio.create_task(part.run()) for part in (one.trigger, one.conductor)]
