@@ -66,9 +66,10 @@ job.write_result(
 """
 LAUNCHER = """
 import sys
-from azaion_daemon.training import pool
+from azaion_daemon.training.pool import WorkerPool
 
-pool.worker_command = lambda *_, **__: (sys.executable, "-P", {stand_in!r})
+real = WorkerPool.__init__
+WorkerPool.__init__ = lambda self, *_, **others: real(self, (sys.executable, "-P", {stand_in!r}), **others)
 
 from azaion_daemon.cli import main
 
