@@ -98,6 +98,8 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "worker.waiting": ("warning", "A job waits for a GPU; see `why`."),
     "worker.retried": ("warning", "A worker ended for a cause that may pass; the job goes on from its last checkpoint."),
     "worker.ended": ("info", "A worker process ended."),
+    "gate.prepared": ("info", "What a job's model is evaluated on, and compared with (`rival`); `left_out` counts test images by reason."),
+    "gate.dataset_unreadable": ("warning", "What a model was trained on cannot be read; the ledger is asked instead."),
     "model.current": ("info", "A model became the current one."),
     # Publishing
     "release.started": ("info", "A model is being encrypted and uploaded."),

@@ -43,6 +43,11 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM annotations"  # noqa: S608 - const
 _OUTLINE = "SELECT name, home, extension, image IS NOT NULL, pending IS NOT NULL, label_problem, dirty FROM annotations"
 _HOMES = {home.value: home for home in Home}
 _PASSED_OVER = "SELECT subject, why FROM audit WHERE time>=? AND action LIKE '% ignored' AND subject IN"
+_CAME = "min(first_seen, coalesce(created_at, first_seen))"
+_YOUNGER = (
+    f"SELECT name FROM annotations WHERE {_CAME}>? AND media<>'?' "  # noqa: S608 - constants; the literal is `UNKNOWN_MEDIA`
+    f"AND media NOT IN (SELECT media FROM annotations WHERE media<>'' AND {_CAME}<=?)"
+)
 _VARIABLES = 30_000
 """SQLite's limit of bound variables is 32,766."""
 _HOME, _MISSING, _CONFLICT = (_COLUMNS.index(column) for column in ("home", "image_missing", "image_conflict"))
@@ -292,6 +297,23 @@ class Ledger:
     def sides(self) -> dict[str, str]:
         """The side of the split that each media was given."""
         return dict(self._db.execute("SELECT name, side FROM media"))
+
+    def on_side(self, side: str, since: float) -> set[str]:
+        """The media that were given a side of the split by a time, in seconds since the epoch."""
+        return {name for (name,) in self._db.execute("SELECT name FROM media WHERE side=? AND assigned<=?", (side, since))}
+
+    def younger(self, names: Sequence[str], than: float) -> set[str]:
+        """Those annotations whose image came after a time (seconds since the epoch), and no other one of the same media before it.
+
+        An image came when its message was taken, but no later than its file or its producer says: that of a tree that was indexed was
+        there before. Of a media that was lost with a ledger nobody knows.
+        """
+        found: set[str] = set()
+        for start in range(0, len(names), _VARIABLES):
+            part = names[start : start + _VARIABLES]
+            rows = self._db.execute(f"{_YOUNGER} AND name IN ({','.join('?' * len(part))})", (than, than, *part))
+            found.update(name for (name,) in rows)
+        return found
 
     def add_sides(self, sides: Mapping[str, str]) -> None:
         """Record the sides of new media. A side never changes."""

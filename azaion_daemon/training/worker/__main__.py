@@ -18,7 +18,7 @@ from pathlib import Path
 
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock
-from azaion_daemon.training.evaluation import Metrics
+from azaion_daemon.training.evaluation import Evaluated
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
 from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
@@ -90,13 +90,15 @@ def _run_phases(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> Non
 
 
 def _success(job: JobDirectory, spec: JobSpec, attempt: int) -> JobResult:
-    evaluated = job.marker(Phase.EVALUATE)
-    assert evaluated is not None
+    marker = job.marker(Phase.EVALUATE)
+    assert marker is not None
+    evaluated = Evaluated.model_validate(marker.details, strict=False)
     return _result(job, spec, attempt).model_copy(
         update={
             "pt": _model_file(job, job.pt),
             "onnx": _model_file(job, job.onnx),
-            "metrics": Metrics.model_validate(evaluated.details, strict=False),
+            "metrics": evaluated.metrics,
+            "evaluation": evaluated.evaluation,
             "finished": datetime.now(UTC),
         },
     )
