@@ -14,17 +14,21 @@
                       what came out
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
+    attempts.jsonl    each start of a worker as it ended, a line each, written by the daemon
+    dataset/          of a trial: the sample that it is trained on
 
 There is no other channel between daemon and worker, so either may die, and the worker may run on another machine.
 """
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
@@ -32,6 +36,9 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
 from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import Comparison, Curves, Evaluation, Metrics
+
+if TYPE_CHECKING:
+    from azaion_daemon.training.history import Attempt
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -46,6 +53,7 @@ class JobState(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     HELD = "held"
+    TRIED = "tried"
     RELEASING = "releasing"
     RELEASED = "released"
     FAILED = "failed"
@@ -59,13 +67,14 @@ _TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.FORMING: _ENDS | {JobState.QUEUED},
         JobState.QUEUED: _ENDS | {JobState.RUNNING},
         # Back to the queue when it is to be tried again.
-        JobState.RUNNING: _ENDS | {JobState.ACCEPTED, JobState.REJECTED, JobState.HELD, JobState.QUEUED},
+        JobState.RUNNING: _ENDS | {JobState.ACCEPTED, JobState.REJECTED, JobState.HELD, JobState.QUEUED, JobState.TRIED},
         # Between these three an operator may overrule the gate.
         JobState.ACCEPTED: _ENDS | {JobState.RELEASING, JobState.REJECTED},
         JobState.REJECTED: _ENDS | {JobState.ACCEPTED},
         JobState.HELD: _ENDS | {JobState.ACCEPTED, JobState.REJECTED},
         JobState.RELEASING: _ENDS | {JobState.RELEASED},
         JobState.RELEASED: frozenset(),
+        JobState.TRIED: frozenset(),
         JobState.FAILED: frozenset(),
         JobState.CANCELLED: frozenset(),
     },
@@ -219,12 +228,14 @@ class JobDirectory:
         self.run = path / "run"
         self.checkpoints = path / "checkpoints"
         self.library_home = path / "home"  # where the library keeps its settings and fonts
+        self.sample = path / "dataset"
+        self.attempts = path / "attempts.jsonl"
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
-        return [path for path in (self.run, self.checkpoints, self.library_home) if path.is_dir() and not path.is_symlink()]
+        return [path for path in (self.run, self.checkpoints, self.library_home, self.sample) if path.is_dir() and not path.is_symlink()]
 
     def create(self, spec: JobSpec) -> None:
         """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
@@ -313,6 +324,30 @@ class JobDirectory:
         earlier = len(list(self.path.glob("result.*.json")))
         (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
         fsync_directory(self.path)
+
+    def read_attempts(self) -> "list[Attempt]":
+        """Each start of a worker, as it ended, the oldest first. A line that a crash has torn is not there."""
+        from azaion_daemon.training.history import Attempt  # noqa: PLC0415 - it is made of what is defined here
+
+        try:
+            lines = self.attempts.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            with suppress(ValidationError):
+                found.append(Attempt.parse(line))
+        return found
+
+    def append_attempt(self, attempt: "Attempt") -> None:
+        """Record how a start of a worker ended, durably. What a crash has left of a line before is ended first."""
+        with storage("recording an attempt"), self.attempts.open("ab") as file:
+            if file.tell():
+                file.write(b"\n")
+            file.write(attempt.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            fsync_directory(self.path)
 
     def _read(self, name: str, kind: type[_D]) -> _D | None:
         try:
