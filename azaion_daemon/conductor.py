@@ -81,6 +81,11 @@ class Conductor:
         courses = sorted(self._courses.values(), key=lambda course: (course.job.created, course.job.id))
         return tuple(UnderWay(course.job, course.progress, course.waits_for) for course in courses)
 
+    @property
+    def installer(self) -> Installer:
+        """Who makes models the current one."""
+        return self._shop.installer
+
     async def recover(self) -> None:
         """Remove what a crash has left unfinished. To be awaited before `run`."""
         for name in await asyncio.to_thread(remove_debris, self._layout):

@@ -116,7 +116,13 @@ class Daemon:
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
-        self._keeper = Keeper(settings.retention, layout, self._ledger, prune=lambda: self._former.prune(self._settings))
+        self._keeper = Keeper(
+            settings.retention,
+            layout,
+            self._ledger,
+            prune=lambda: self._former.prune(self._settings),
+            installing=lambda: self._conductor.installer.lock,
+        )
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
         self._judge = Judge(settings, layout, self._ledger, clock=time.time)
         self._conductor = Conductor(

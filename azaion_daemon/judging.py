@@ -237,7 +237,7 @@ def _results_of(jobs: list[Job]) -> Iterator[tuple[dict[str, Any], float]]:
 def _kept_results(layout: Layout) -> list[tuple[dict[str, Any], float]]:
     """The results of the models that are kept: a ledger that was made anew does not know their jobs."""
     found = []
-    for file in layout.models.glob("*/result.json"):
+    for file in layout.models.glob("[!.]*/result.json"):
         try:
             result, time = JobDirectory(file.parent).read_result(), file.stat().st_mtime
         except (TrainingError, OSError):

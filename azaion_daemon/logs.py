@@ -86,7 +86,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "dataset.resized_pruned": ("info", "Resized images that no dataset uses were removed."),
     "dataset.resizer_died": ("warning", "A process that resizes images has ended; another one goes on with its work."),
     "dataset.debris_removed": ("info", "A dataset that a crash left unfinished was removed."),
-    "retention.removed": ("info", "A dataset or (a part of) a job's directory was removed, because of `why`; that gave `freed_bytes`."),
+    "retention.evaluations_pruned": ("info", "Evaluations that were not used for the longest time were removed."),
+    "retention.removed": (
+        "info",
+        "A dataset, a model or (a part of) a job's directory was removed, because of `why`; that gave `freed_bytes`.",
+    ),
     "retention.failed": ("warning", "Something cannot be read or removed, see `why`; it is tried again, once a day at least."),
     # Training
     "job.state": ("info", "A job changed its state."),
