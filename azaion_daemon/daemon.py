@@ -31,6 +31,7 @@ from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.outbox import Outbox
+from azaion_daemon.promoting import Promoter
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
@@ -138,6 +139,7 @@ class Daemon:
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
+        self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
         self._inbox = inbox
         self._started = time.time()
         self._state = "starting"
@@ -245,6 +247,8 @@ class Daemon:
                     wanted = TrainingRequest(id_, min(asked, time.time()), reason)
                     await self._pipeline.space.repeat(lambda: self._trigger.ask(wanted))
                     return {"ok": True, "under_way": [one.job.id for one in self._conductor.under_way]}
+                case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
+                    return {"ok": True, "said": await self._promoter.promote(sha256, reason)}
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:

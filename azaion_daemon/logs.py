@@ -106,6 +106,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "gate.prepared": ("info", "What a job's model is evaluated on, and compared with (`rival`); `left_out` counts test images by reason."),
     "gate.dataset_unreadable": ("warning", "What a model was trained on cannot be read; the ledger is asked instead."),
     "model.current": ("info", "A model became the current one."),
+    "model.promoted": ("info", "An operator made a kept model the current one again, for what `why` says."),
     # Publishing
     "release.started": ("info", "A model is being encrypted and uploaded."),
     "release.part_uploaded": ("info", "A part is stored and verified."),

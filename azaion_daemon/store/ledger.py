@@ -333,7 +333,7 @@ class Ledger:
         rows = self._db.execute(f"SELECT {', '.join(_JOB_COLUMNS)} FROM jobs ORDER BY created, id")  # noqa: S608 - constants
         return [_job(row) for row in rows]
 
-    def put_current_model(self, model: Model) -> None:
+    def put_current_model(self, model: Model, *, why: str = "", actor: str = "daemon") -> None:
         """Record a model and make it the current one."""
         with self._transaction("recording the model in the ledger") as db:
             db.execute("UPDATE models SET current=0")
@@ -346,7 +346,7 @@ class Ledger:
             write_audit(
                 db,
                 self._clock(),
-                [AuditEntry(f"model {model.sha256}", "current", "daemon", f"job {model.job}" if model.job else "it was there")],
+                [AuditEntry(f"model {model.sha256}", "current", actor, why or (f"job {model.job}" if model.job else "it was there"))],
             )
 
     def models(self) -> list[Model]:
