@@ -11,16 +11,18 @@ says whether there is another one, with what, and after which pause. So a kill a
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
 from azaion_daemon.forming import DatasetFormer
+from azaion_daemon.gpu_queue import GpuQueue
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.installing import Installer
 from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
+from azaion_daemon.training.rulings import verdict_document
 from azaion_daemon.settings import Settings
 from azaion_daemon.specs import settings_for, spec_for
 from azaion_daemon.store.due import Mark
@@ -28,21 +30,29 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Blame, Job
 from azaion_daemon.training.attempts import attempt_of, is_alive, unseen_attempt
-from azaion_daemon.training.gate import Decision, Verdict
-from azaion_daemon.training.gpus import Chosen, Gpus, Wait, choose, leased
+from azaion_daemon.training.gate import Decision
+from azaion_daemon.training.gpus import Chosen, Wait
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, JobState, Outcome, Phase, Progress, advance
+from azaion_daemon.training.jobs import (
+    IN_TRAINING,
+    UNFINISHED,
+    JobDirectory,
+    JobResult,
+    JobSpec,
+    JobState,
+    Outcome,
+    Phase,
+    Progress,
+    advance,
+)
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import Again, GiveUp
+from azaion_daemon.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
 
 log = get_logger(__name__)
 
 T = TypeVar("T")
 
-IN_TRAINING = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING})
-"""Of these a job can be cancelled; with any other its training has ended."""
-UNFINISHED = IN_TRAINING | {JobState.ACCEPTED}
-"""Of these a job goes on by itself."""
 _GPU_POLL_S = 30.0
 _NO_SPACE_S = 60.0
 _BLAMED = {
@@ -66,13 +76,11 @@ class Workshop:
     former: DatasetFormer
     digest_of: Callable[[Settings], Awaitable[str]]
     workers: WorkerPool
-    gpus: Gpus
+    gpus: GpuQueue
     judge: Judge
     installer: Installer
     retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp]
     clock: Callable[[], float]
-    taken: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """The GPUs of each job that runs, or is about to: a worker takes its lease some seconds after it was chosen for it."""
 
 
 class _BadEndError(TrainingError):
@@ -93,6 +101,7 @@ class Course:
         self._directory = JobDirectory(shop.layout.jobs / job.id)
         self._waits: str | None = None
         self._storing = 0
+        self._peak = Peak()
         self._taken_over = job.state == JobState.RUNNING  # from a daemon before this one
 
     @property
@@ -117,6 +126,9 @@ class Course:
                     await self._fail(error)
             finally:
                 self._waits = None
+                if self.job.state != JobState.RUNNING:
+                    self._shop.gpus.give_back(self.job.id)
+                    self.progress = None
 
     async def _take(self, state: JobState) -> None:
         match state:
@@ -127,11 +139,7 @@ class Course:
             case JobState.QUEUED:
                 await self._queue()
             case JobState.RUNNING:
-                try:
-                    await self._run_worker()
-                finally:
-                    self._shop.taken.pop(self.job.id, None)
-                    self.progress = None
+                await self._run_worker()
             case JobState.ACCEPTED:
                 async with self._shop.installer.lock:  # before anything is awaited: what was accepted first is installed first
                     await self._install()
@@ -189,19 +197,21 @@ class Course:
         log.info("dataset.forming", job=job.id)
         digest = await shop.digest_of(settings)
         weights = shop.layout.models / settings.training.model
-        snapshot = await shop.former.form(settings, lambda mark: self._took(mark, digest), weights=weights)
+        into = self._directory.sample if job.trial else None
+        snapshot = await shop.former.form(settings, lambda mark: self._took(mark, digest), weights=weights, sample=into)
+        spec = spec_for(job, snapshot, settings, shop.layout)
         log.info(
             "dataset.formed",
             job=job.id,
-            dataset=snapshot.name,
+            dataset=spec.dataset_name,
             id=snapshot.id,
             images=dict(snapshot.counts.images),
             objects=dict(snapshot.counts.objects),
             excluded=dict(snapshot.counts.excluded),
             remarks=[remark.code for remark in snapshot.remarks],
         )
-        await self._create(spec_for(job, snapshot, settings, shop.layout))
-        await self._set(JobState.QUEUED, dataset=snapshot.name)
+        await self._create(spec)
+        await self._set(JobState.QUEUED, dataset=None if job.trial else snapshot.name)
 
     async def _create(self, spec: JobSpec) -> None:
         await self._store(lambda: asyncio.to_thread(self._directory.create, spec))
@@ -248,19 +258,10 @@ class Course:
                 return again
 
     async def _choose_gpus(self, spec: JobSpec, avoid: Sequence[str]) -> Chosen:
-        """Wait for as many GPUs as the job takes; others than those to avoid, where any are free."""
-        shop = self._shop
+        """Wait for as many GPUs as the job takes."""
         while True:
-            found = await asyncio.to_thread(shop.gpus.discover)
-            held = await asyncio.to_thread(leased, shop.layout.gpu_locks, [gpu.uuid for gpu in found.gpus])
-            busy = held.union(*(uuids for job, uuids in shop.taken.items() if job != self.job.id))
-            setting = shop.settings.training.gpus
-            choice = choose(setting, found, busy.union(avoid), count=spec.gpus_per_job)
-            if isinstance(choice, Wait) and avoid:
-                choice = choose(setting, found, busy, count=spec.gpus_per_job)
-            match choice:
+            match await self._shop.gpus.choose(spec, self._shop.settings.training.gpus, avoid):
                 case Chosen() as chosen:
-                    shop.taken[self.job.id] = chosen.uuids  # nothing was awaited since it was looked at who has which
                     return chosen
                 case Wait(reason=reason):
                     if reason != self._waits:
@@ -274,7 +275,7 @@ class Course:
         """Have a worker run to its end, and act on that."""
         directory, shop = self._directory, self._shop
         spec = await asyncio.to_thread(directory.read_spec)
-        shop.taken[self.job.id] = spec.gpus
+        shop.gpus.take(spec)
         if not self._taken_over:
             await self._store(lambda: shop.judge.prepare(directory, spec))
         elif not await self._goes_on(spec):
@@ -288,6 +289,8 @@ class Course:
             await self._store(lambda: asyncio.to_thread(directory.append_attempt, attempt))
         if self._decide(spec, attempts) is not None:
             await self._set(JobState.QUEUED, why=f"{result.outcome}: {result.reason}")
+        elif self.job.trial:
+            await self._end_trial(result)
         else:
             await self._judge(result)
 
@@ -305,6 +308,7 @@ class Course:
 
     def _on_progress(self, progress: Progress) -> None:
         before, self.progress = self.progress, progress
+        self._peak = Peak(max(self._peak.gpu_bytes, progress.gpu_memory_bytes), max(self._peak.bytes, progress.memory_bytes))
         job = self.job.id
         if before is None or before.phase is not progress.phase:
             log.info("worker.phase", job=job, phase=progress.phase.name.lower(), attempt=progress.attempt)
@@ -319,13 +323,21 @@ class Course:
                 losses=before.losses,
             )
 
-    # Judged
+    # Tried, or judged
+
+    async def _end_trial(self, result: JobResult) -> None:
+        """Try the rest of the way too, and let go of what is large. No model comes of it."""
+        directory = self._directory
+        encryption = await asyncio.to_thread(try_encryption, directory.onnx, self._shop.settings.publish)
+        await asyncio.to_thread(remove_what_it_worked_with, directory)
+        why = sentence(result, encryption, self._peak)
+        await self._set(JobState.TRIED, why=why, result=result.model_dump(mode="json"))
 
     async def _judge(self, result: JobResult) -> None:
         """Decide about the model and, if it is accepted, make it the current one before any other is decided about."""
         shop = self._shop
         async with shop.installer.lock:
-            verdict = await shop.judge.verdict(self._directory, result)
+            verdict = await self._store(lambda: shop.judge.verdict(self._directory, result))
             if verdict is None:
                 await self._set(JobState.QUEUED, why="another model has become the current one: it is evaluated against that")
                 return
@@ -340,14 +352,3 @@ class Course:
     async def _install(self) -> None:
         await self._shop.installer.install(self.job)
         await self._set(JobState.RELEASING, why=self.job.why)
-
-
-def verdict_document(verdict: Verdict, *, by: str, time: float) -> dict[str, Any]:
-    """What is recorded of a verdict; `time` is in seconds since the epoch."""
-    return {
-        "decision": verdict.decision,
-        "reason": verdict.reason,
-        "by": by,
-        "time": time,
-        "checks": [asdict(check) for check in verdict.checks],
-    }

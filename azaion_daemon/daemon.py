@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from azaion_daemon import __version__
-from azaion_daemon.conductor import Conductor, UnderWay
+from azaion_daemon.conductor import Conductor
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
 from azaion_daemon.forming import DatasetFormer
@@ -30,6 +29,7 @@ from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
+from azaion_daemon.orders import TRAININGS, carry_out, jobs_document
 from azaion_daemon.outbox import Outbox
 from azaion_daemon.promoting import Promoter
 from azaion_daemon.publish.credentials import credentials_source
@@ -37,10 +37,9 @@ from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
-from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
-from azaion_daemon.store.records import Job, Model
+from azaion_daemon.store.records import Model
 from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
@@ -52,7 +51,6 @@ from azaion_daemon.triggering import Trigger
 log = get_logger(__name__)
 
 _STATUS_PERIOD_S = 1.0
-_SHOWN_JOBS = 10
 
 
 def run(config: Path) -> int:
@@ -243,12 +241,10 @@ class Daemon:
                     return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
                 case Request(kind="index_check", arguments={"deep": bool(deep), "repair": bool(repair)}):
                     return {"ok": True, "report": await self._check(deep=deep, repair=repair)}
-                case Request(id=id_, kind="train_now", arguments={"reason": str(reason), "time": int() | float() as asked}):
-                    wanted = TrainingRequest(id_, min(asked, time.time()), reason)
-                    await self._pipeline.space.repeat(lambda: self._trigger.ask(wanted))
-                    return {"ok": True, "under_way": [one.job.id for one in self._conductor.under_way]}
                 case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
                     return {"ok": True, "said": await self._promoter.promote(sha256, reason)}
+                case Request(kind=kind) if kind in TRAININGS:
+                    return await carry_out(request, self._trigger, self._conductor, self._pipeline.space)
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:
@@ -318,19 +314,6 @@ class Daemon:
             "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],
             "disk": disk(self._layout.root),
         }
-
-
-def jobs_document(jobs: Sequence[Job], under_way: Sequence[UnderWay]) -> list[dict[str, Any]]:
-    """The last jobs, the newest last; how far those are that are under way, and what they wait for."""
-    found = {one.job.id: one for one in under_way}
-    documents = []
-    for job in jobs[-_SHOWN_JOBS:]:
-        document = {name: getattr(job, name) for name in ("id", "state", "why", "dataset", "reason", "trial")}
-        if (one := found.get(job.id)) is not None:
-            progress = None if one.progress is None else one.progress.model_dump(mode="json")
-            document |= {"progress": progress, "waits_for": one.waits_for}
-        documents.append(document)
-    return documents
 
 
 def _model(model: Model) -> dict[str, Any]:

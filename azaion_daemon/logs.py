@@ -102,6 +102,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "job.judged": ("info", "It was decided about a job's model; `decision` and `why`, `by` the gate or an operator."),
     "worker.waiting": ("warning", "A job waits for a GPU; see `why`, which is logged again when it changes."),
     "worker.retried": ("warning", "A worker ended for a cause that may pass; after `pause_s` the job goes on from its last checkpoint."),
+    "worker.stray": ("warning", "A worker lives although its job has ended; it is ended, or `why` says what hinders that."),
     "worker.ended": ("info", "A worker process ended."),
     "gate.prepared": ("info", "What a job's model is evaluated on, and compared with (`rival`); `left_out` counts test images by reason."),
     "gate.dataset_unreadable": ("warning", "What a model was trained on cannot be read; the ledger is asked instead."),

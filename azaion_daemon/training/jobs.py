@@ -60,6 +60,10 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+IN_TRAINING = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING})
+"""Of these a job can be cancelled; with any other its training has ended."""
+UNFINISHED = IN_TRAINING | {JobState.ACCEPTED}
+"""Of these a job goes on by itself."""
 _ENDS = frozenset({JobState.FAILED, JobState.CANCELLED})
 _TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
@@ -322,8 +326,9 @@ class JobDirectory:
     def retire_result(self) -> None:
         """Make room for another attempt: while there is a result, no worker does anything."""
         earlier = len(list(self.path.glob("result.*.json")))
-        (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
-        fsync_directory(self.path)
+        with storage("retiring a result"):
+            (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
+            fsync_directory(self.path)
 
     def read_attempts(self) -> "list[Attempt]":
         """Each start of a worker, as it ended, the oldest first. A line that a crash has torn is not there."""
