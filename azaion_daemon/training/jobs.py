@@ -236,6 +236,7 @@ class JobDirectory:
         self.attempts = path / "attempts.jsonl"
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
+        self.report = path / "report.html"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
