@@ -131,7 +131,10 @@ def _model_file(job: JobDirectory, file: Path) -> ModelFile:
 def _versions(spec: JobSpec | None) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        versions[package.removesuffix("-opencv-headless")] = metadata.version(package)
+        try:
+            versions[package.removesuffix("-opencv-headless")] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # a GPU server has onnxruntime-gpu in the place of onnxruntime
+            versions[package] = metadata.version(f"{package}-gpu")
     if spec is not None and spec.gpus and (torch := sys.modules.get("torch")) is not None:
         from azaion_daemon.training.gpus import NvmlGpus  # noqa: PLC0415 - only where there are GPUs
 
