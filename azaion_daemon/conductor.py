@@ -92,6 +92,11 @@ class Conductor:
         return tuple(UnderWay(course.job, course.progress, course.waits_for) for course in courses)
 
     @property
+    def installer(self) -> Installer:
+        """Who makes models the current one."""
+        return self._shop.installer
+
+    @property
     def has_room(self) -> bool:
         """Whether what operators ask for may begin now."""
         return not self._courses or len(self._courses) < self._shop.settings.training.max_parallel_jobs

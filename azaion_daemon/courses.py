@@ -22,7 +22,6 @@ from azaion_daemon.ingest.space import Space
 from azaion_daemon.installing import Installer
 from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
-from azaion_daemon.training.rulings import verdict_document
 from azaion_daemon.settings import Settings
 from azaion_daemon.specs import settings_for, spec_for
 from azaion_daemon.store.due import Mark
@@ -47,6 +46,7 @@ from azaion_daemon.training.jobs import (
 )
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import Again, GiveUp
+from azaion_daemon.training.rulings import verdict_document
 from azaion_daemon.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
 
 log = get_logger(__name__)

@@ -31,6 +31,7 @@ from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.orders import TRAININGS, carry_out, jobs_document
 from azaion_daemon.outbox import Outbox
+from azaion_daemon.promoting import Promoter
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
@@ -114,7 +115,13 @@ class Daemon:
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
-        self._keeper = Keeper(settings.retention, layout, self._ledger, prune=lambda: self._former.prune(self._settings))
+        self._keeper = Keeper(
+            settings.retention,
+            layout,
+            self._ledger,
+            prune=lambda: self._former.prune(self._settings),
+            installing=lambda: self._conductor.installer.lock,
+        )
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
         self._judge = Judge(settings, layout, self._ledger, clock=time.time)
         self._conductor = Conductor(
@@ -130,6 +137,7 @@ class Daemon:
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
+        self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
         self._inbox = inbox
         self._started = time.time()
         self._state = "starting"
@@ -233,6 +241,8 @@ class Daemon:
                     return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
                 case Request(kind="index_check", arguments={"deep": bool(deep), "repair": bool(repair)}):
                     return {"ok": True, "report": await self._check(deep=deep, repair=repair)}
+                case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
+                    return {"ok": True, "said": await self._promoter.promote(sha256, reason)}
                 case Request(kind=kind) if kind in TRAININGS:
                     return await carry_out(request, self._trigger, self._conductor, self._pipeline.space)
                 case _:

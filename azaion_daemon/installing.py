@@ -58,10 +58,20 @@ class Installer:
         metrics = result.metrics.model_dump(mode="json")
         sha256 = result.onnx.sha256
         path = str(kept / self._layout.onnx.name)
-        model = Model(sha256, job.id, result.dataset_id, metrics, path, current=True, created=self._clock())
-        await self._space.repeat(lambda: self._call(self._ledger.put_current_model, model))
-        log.info("model.current", job=job.id, sha256=sha256, map50=result.metrics.map50, map50_95=result.metrics.map50_95)
-        await self._space.repeat(lambda: self._order_release(sha256))
+        await self.put_in_place(Model(sha256, job.id, result.dataset_id, metrics, path, current=True, created=self._clock()))
+
+    async def put_in_place(self, model: Model, *, reason: str = "", actor: str = "daemon") -> None:
+        """Make a model that is kept the current one, and order its release. Again is the same as once. The caller holds the lock.
+
+        Raises:
+            StorageError: The disk failed; or it is full, and nobody waits any longer.
+        """
+        assert self.lock.locked()
+        await self._space.repeat(lambda: asyncio.to_thread(_put_in_place, Path(model.path), self._layout))
+        why = reason or (f"job {model.job}" if model.job else "")
+        await self._space.repeat(lambda: self._call(self._ledger.put_current_model, model, why=why, actor=actor))
+        log.info("model.current", job=model.job, sha256=model.sha256, **{name: model.metrics.get(name) for name in ("map50", "map50_95")})
+        await self._space.repeat(lambda: self._order_release(model.sha256))
 
 
 def complete_result(directory: JobDirectory) -> JobResult:
@@ -79,13 +89,26 @@ def complete_result(directory: JobDirectory) -> JobResult:
 
 
 def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
-    """Copy what came out of a job to a directory of its own, and make it the current model. Again is the same as once."""
+    """Copy what came out of a job to a directory of its own. Again is the same as once."""
     with storage("keeping a model"):
         kept.mkdir(exist_ok=True)
+        fsync_directory(kept.parent)
         _copy_durably(directory.path / "result.json", kept / "result.json")
-        for source, current in ((directory.pt, layout.pt), (directory.onnx, layout.onnx)):
-            _copy_durably(source, kept / current.name)
-            _copy_durably(source, current)
+        for source, name in ((directory.pt, layout.pt.name), (directory.onnx, layout.onnx.name)):
+            _copy_durably(source, kept / name)
+
+
+def _put_in_place(onnx: Path, layout: Layout) -> None:
+    """Copy a kept model to where the current one is. Its result is as of now: by that a lost ledger is made anew."""
+    with storage("putting a model in its place"):
+        pt, result = onnx.with_name(layout.pt.name), onnx.with_name("result.json")
+        if pt.is_file():
+            _copy_durably(pt, layout.pt)
+        else:
+            layout.pt.unlink(missing_ok=True)  # one that was taken over without; another model's must not pass for its
+        _copy_durably(onnx, layout.onnx)
+        if result.is_file():
+            os.utime(result)
 
 
 def _copy_durably(source: Path, target: Path) -> None:

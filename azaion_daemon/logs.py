@@ -86,7 +86,11 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "dataset.resized_pruned": ("info", "Resized images that no dataset uses were removed."),
     "dataset.resizer_died": ("warning", "A process that resizes images has ended; another one goes on with its work."),
     "dataset.debris_removed": ("info", "A dataset that a crash left unfinished was removed."),
-    "retention.removed": ("info", "A dataset or (a part of) a job's directory was removed, because of `why`; that gave `freed_bytes`."),
+    "retention.evaluations_pruned": ("info", "Evaluations that were not used for the longest time were removed."),
+    "retention.removed": (
+        "info",
+        "A dataset, a model or (a part of) a job's directory was removed, because of `why`; that gave `freed_bytes`.",
+    ),
     "retention.failed": ("warning", "Something cannot be read or removed, see `why`; it is tried again, once a day at least."),
     # Training
     "job.state": ("info", "A job changed its state."),
@@ -100,7 +104,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "worker.retried": ("warning", "A worker ended for a cause that may pass; after `pause_s` the job goes on from its last checkpoint."),
     "worker.stray": ("warning", "A worker lives although its job has ended; it is ended, or `why` says what hinders that."),
     "worker.ended": ("info", "A worker process ended."),
+    "gate.prepared": ("info", "What a job's model is evaluated on, and compared with (`rival`); `left_out` counts test images by reason."),
+    "gate.dataset_unreadable": ("warning", "What a model was trained on cannot be read; the ledger is asked instead."),
     "model.current": ("info", "A model became the current one."),
+    "model.promoted": ("info", "An operator made a kept model the current one again, for what `why` says."),
     # Publishing
     "release.started": ("info", "A model is being encrypted and uploaded."),
     "release.part_uploaded": ("info", "A part is stored and verified."),

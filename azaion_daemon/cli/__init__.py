@@ -15,6 +15,7 @@ from azaion_daemon.cli.common import Commands, config_option, say
 from azaion_daemon.cli.config import config
 from azaion_daemon.cli.dataset import dataset
 from azaion_daemon.cli.index import index
+from azaion_daemon.cli.model import model
 from azaion_daemon.cli.quarantine import quarantine
 from azaion_daemon.cli.sandbox import sandbox
 from azaion_daemon.cli.train import train
@@ -80,5 +81,5 @@ def demo(keep: Path | None) -> None:
     sys.exit(run_demo(keep))
 
 
-for _group in (config, dataset, index, quarantine, sandbox, train):
+for _group in (config, dataset, index, model, quarantine, sandbox, train):
     main.add_command(_group)

@@ -70,16 +70,18 @@ def read_models(layout: Layout) -> tuple[list[Model], list[str]]:
             digest = result.onnx.sha256
             metrics = result.metrics.model_dump(mode="json")
             path = str(directory / layout.onnx.name)
+            since = (directory / "result.json").stat().st_mtime  # written, or touched, when it became the current one
             models[digest] = Model(
-                digest, jobs.get(digest), result.dataset_id, metrics, path, current=False, created=result.finished.timestamp()
-            )
+                digest, jobs.get(digest), result.dataset_id, metrics, path, current=False, created=result.finished.timestamp(),
+                current_since=since,
+            )  # fmt: skip
     current = existing_model(layout, known=models)
     others = [model for model in models.values() if current is None or model.sha256 != current.sha256]
     return [*sorted(others, key=lambda model: model.created), *([current] if current else [])], unreadable
 
 
 def _results(parent: Path, unreadable: list[str]) -> Iterator[tuple[Path, JobResult]]:
-    for directory in sorted(path.parent for path in parent.glob("*/result.json")):
+    for directory in sorted(path.parent for path in parent.glob("[!.]*/result.json")):
         try:
             result = JobDirectory(directory).read_result()
         except (TrainingError, OSError) as error:

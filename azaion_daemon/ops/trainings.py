@@ -36,7 +36,7 @@ def train_now(layout: Layout, reason: str, *, epochs: int | None = None, trial: 
     if trial and epochs is not None:
         raise OperatorError("a trial is one epoch; leave --epochs away")
     wishes = {"epochs": epochs, "trial": trial}
-    answer = ask(layout, "train_now", {"reason": _checked(reason), "time": time.time(), **wishes}, wait_s=_WAIT_S)
+    answer = ask(layout, "train_now", {"reason": checked_reason(reason), "time": time.time(), **wishes}, wait_s=_WAIT_S)
     if answer is None:
         return {"begins": "at_start", "under_way": []}
     if not answer["ok"]:
@@ -61,7 +61,7 @@ def cancel(layout: Layout, wanted: str | None, reason: str) -> str:
     Raises:
         OperatorError: There is no such job, its training has ended, or no answer came.
     """
-    reason = _checked(reason)
+    reason = checked_reason(reason)
     with reading(layout) as ledger:
         jobs = ledger.jobs()
     job = find_to_cancel(jobs, None if wanted is None else find(jobs, wanted).id)
@@ -158,7 +158,12 @@ def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _checked(reason: str) -> str:
+def checked_reason(reason: str) -> str:
+    """A reason in one line.
+
+    Raises:
+        OperatorError: It is empty or too long.
+    """
     reason = " ".join(reason.split())
     if not 1 <= len(reason) <= _LONGEST_REASON:
         raise OperatorError(f"a reason has between 1 and {_LONGEST_REASON} characters; this one has {len(reason)}")

@@ -6,6 +6,8 @@
     progress.json     replaced about once a second
     prepared, trained, exported, evaluated
                       one marker for each finished phase: a restart begins at the first phase without one
+    comparison.json   what the model is to be evaluated on and compared with, written by the daemon (`Comparison`)
+    curves.json       what its figures come from, for its report (`Curves`)
     run/              the library's own directory; it may remove it
     checkpoints/      whole pairs of last.pt and best.pt, the newest two
     model.pt, model.onnx
@@ -33,7 +35,7 @@ from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
 from azaion_daemon.training.document import Document
-from azaion_daemon.training.evaluation import Evaluation, Metrics
+from azaion_daemon.training.evaluation import Comparison, Curves, Evaluation, Metrics
 
 if TYPE_CHECKING:
     from azaion_daemon.training.history import Attempt
@@ -234,6 +236,7 @@ class JobDirectory:
         self.attempts = path / "attempts.jsonl"
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
+        self.report = path / "report.html"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
@@ -289,6 +292,29 @@ class JobDirectory:
         """Say that a phase is finished; what it made must be durable by now."""
         record = PhaseRecord(finished=datetime.now(UTC), seconds=round(seconds, 3), details=details)
         replace_durably(self.path / _MARKERS[phase], record.render())
+
+    def reopen(self, phase: Phase) -> None:
+        """Have a phase and those after it done once more, durably. No worker may have the job."""
+        phases = list(Phase)
+        for later in reversed(phases[phases.index(phase) :]):
+            (self.path / _MARKERS[later]).unlink(missing_ok=True)
+        fsync_directory(self.path)
+
+    def read_comparison(self) -> Comparison | None:
+        """What the model is to be evaluated on; None where that is not said."""
+        return self._read("comparison.json", Comparison)
+
+    def write_comparison(self, comparison: Comparison) -> None:
+        """Say what the model is to be evaluated on."""
+        replace_durably(self.path / "comparison.json", comparison.render())
+
+    def read_curves(self) -> Curves | None:
+        """What the model's figures come from, once it is evaluated."""
+        return self._read("curves.json", Curves)
+
+    def write_curves(self, curves: Curves) -> None:
+        """Say what the model's figures come from."""
+        replace_durably(self.path / "curves.json", curves.render())
 
     def read_result(self) -> JobResult | None:
         """How the attempt ended, if it has."""

@@ -44,11 +44,11 @@ class Full(Ledger):
 
     times = 2
 
-    def put_current_model(self, model: Model) -> None:
+    def put_current_model(self, model: Model, *, why: str = "", actor: str = "daemon") -> None:
         if type(self).times:
             type(self).times -= 1
             raise DiskFullError("recording the model: no space")
-        super().put_current_model(model)
+        super().put_current_model(model, why=why, actor=actor)
 
 
 async def test_a_disk_that_is_full_when_a_model_is_installed_costs_no_training(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,6 +169,7 @@ def test_models_are_known_by_their_results_and_the_current_one_by_its_digest(lay
     ledger.close()
     assert {(model.metrics["map50"], model.current, model.job) for model in models} == {(0.5, True, "20260301T000000Z"), (0.6, False, None)}
     assert (report.models, report.current) == (2, first)
+    assert {model.current_since for model in models} == {file.stat().st_mtime for file in layout.models.glob("azaion-*/result.json")}
     assert len(report.unreadable) == 1
 
 

@@ -25,7 +25,7 @@ from azaion_daemon.store.due import DueRecord, DueTables, TrainingRequest
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Job, Position
-from azaion_daemon.training.evaluation import Metrics
+from azaion_daemon.training.evaluation import Evaluation, Metrics
 from azaion_daemon.training.gpus import Discovery, Gpus
 from azaion_daemon.training.history import Attempt
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Progress
@@ -70,8 +70,17 @@ class Worker(WorkerPool):
             path.write_text(f"{kind} of {job.path.name}")
             files[kind] = ModelFile(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
         metrics = Metrics(images=1, instances=1, map50=0.5, map50_95=0.5, classes=())
+        comparison = job.read_comparison()
+        rival = None if comparison is None or comparison.rival is None else comparison.rival.sha256
+        evaluation = Evaluation(rival=rival, images=1000, digest="", candidate=metrics, current=None if rival is None else metrics)
         result = JobResult(
-            outcome=outcome, reason="so it is told", metrics=metrics, attempts=self.attempts, finished=datetime.now(UTC), **files
+            outcome=outcome,
+            reason="so it is told",
+            metrics=metrics,
+            evaluation=evaluation,
+            attempts=self.attempts,
+            finished=datetime.now(UTC),
+            **files,
         )
         if outcome is not Outcome.INFRASTRUCTURE:  # as one that was killed
             job.write_result(result)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock
-from azaion_daemon.training.evaluation import Metrics
+from azaion_daemon.training.evaluation import Evaluated
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
 from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
@@ -90,13 +90,15 @@ def _run_phases(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> Non
 
 
 def _success(job: JobDirectory, spec: JobSpec, attempt: int) -> JobResult:
-    evaluated = job.marker(Phase.EVALUATE)
-    assert evaluated is not None
+    marker = job.marker(Phase.EVALUATE)
+    assert marker is not None
+    evaluated = Evaluated.model_validate(marker.details, strict=False)
     return _result(job, spec, attempt).model_copy(
         update={
             "pt": _model_file(job, job.pt),
             "onnx": _model_file(job, job.onnx),
-            "metrics": Metrics.model_validate(evaluated.details, strict=False),
+            "metrics": evaluated.metrics,
+            "evaluation": evaluated.evaluation,
             "finished": datetime.now(UTC),
         },
     )
@@ -129,7 +131,10 @@ def _model_file(job: JobDirectory, file: Path) -> ModelFile:
 def _versions(spec: JobSpec | None) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
-        versions[package.removesuffix("-opencv-headless")] = metadata.version(package)
+        try:
+            versions[package.removesuffix("-opencv-headless")] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # a GPU server has onnxruntime-gpu in the place of onnxruntime
+            versions[package] = metadata.version(f"{package}-gpu")
     if spec is not None and spec.gpus and (torch := sys.modules.get("torch")) is not None:
         from azaion_daemon.training.gpus import NvmlGpus  # noqa: PLC0415 - only where there are GPUs
 
