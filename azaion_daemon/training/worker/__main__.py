@@ -23,7 +23,7 @@ from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelF
 from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
 from azaion_daemon.training.worker.failures import PhaseError, classify
-from azaion_daemon.training.worker.report import ProgressReport, say
+from azaion_daemon.training.worker.progress import ProgressReport, say
 
 _PACKAGES = ("torch", "ultralytics-opencv-headless", "onnx", "onnxruntime")
 

@@ -7,7 +7,7 @@ from ultralytics import YOLO
 
 from azaion_daemon.training.evaluation import ClassMetrics, Metrics
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
-from azaion_daemon.training.worker.report import ProgressReport
+from azaion_daemon.training.worker.progress import ProgressReport
 from azaion_daemon.training.worker.train import device
 
 
