@@ -33,6 +33,8 @@ class Comparison(Document):
     """How many test images are not compared on, by reason."""
     cache: Path
     """A directory of evaluations that were made before."""
+    max_class_drop: float | None = None
+    """`gate.max_class_drop`, for the report to mark what drops more."""
 
 
 class ClassMetrics(Document):
@@ -66,3 +68,41 @@ class Evaluation(Document):
     current: Metrics | None = None
     problem: str = ""
     left_out: dict[str, int] = {}
+
+
+class Evaluated(Document):
+    """What the worker's fourth phase leaves in its marker."""
+
+    metrics: Metrics
+    """Of the candidate on its own test images."""
+    evaluation: Evaluation | None = None
+    """None for a trial, which is compared with nothing."""
+
+
+class PrecisionRecall(Document):
+    """Precision at IoU 0.5 over recall, by class."""
+
+    recall: tuple[float, ...]
+    precision: dict[str, tuple[float, ...]]
+
+
+class F1(Document):
+    """The F1 score at IoU 0.5 over the confidence that a detection needs, by class."""
+
+    confidence: tuple[float, ...]
+    f1: dict[str, tuple[float, ...]]
+
+
+class Confusion(Document):
+    """How often what (a column) is taken for what (a row), at a confidence of 0.25; the last label is the background."""
+
+    labels: tuple[str, ...]
+    matrix: tuple[tuple[int, ...], ...]
+
+
+class Curves(Document):
+    """`curves.json`: what the candidate's figures on its own test images come from, for its report. Only classes that have instances."""
+
+    pr: PrecisionRecall
+    f1: F1
+    confusion: Confusion

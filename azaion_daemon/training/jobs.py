@@ -4,12 +4,13 @@
     lock              locked (flock) by the worker for as long as it lives
     identity.json     which process that is, and how often this job was started
     progress.json     replaced about once a second
-    prepared, trained, exported, evaluated
+    prepared, trained, exported, evaluated, reported
                       one marker for each finished phase: a restart begins at the first phase without one
     run/              the library's own directory; it may remove it
     checkpoints/      whole pairs of last.pt and best.pt, the newest two
     model.pt, model.onnx
                       what came out
+    report.html       the same for people, one self-contained page; the daemon puts the verdict into it
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
 
@@ -29,7 +30,7 @@ from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
 from azaion_daemon.training.document import Document
-from azaion_daemon.training.evaluation import Evaluation, Metrics
+from azaion_daemon.training.evaluation import Comparison, Curves, Evaluation, Metrics
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -99,10 +100,17 @@ class Phase(StrEnum):
     TRAIN = "train"
     EXPORT = "export"
     EVALUATE = "evaluate"
+    REPORT = "report"
 
 
 _MARKERS: Mapping[Phase, str] = MappingProxyType(
-    {Phase.PREPARE: "prepared", Phase.TRAIN: "trained", Phase.EXPORT: "exported", Phase.EVALUATE: "evaluated"},
+    {
+        Phase.PREPARE: "prepared",
+        Phase.TRAIN: "trained",
+        Phase.EXPORT: "exported",
+        Phase.EVALUATE: "evaluated",
+        Phase.REPORT: "reported",
+    },
 )
 
 
@@ -219,6 +227,7 @@ class JobDirectory:
         self.library_home = path / "home"  # where the library keeps its settings and fonts
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
+        self.report = path / "report.html"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
@@ -274,6 +283,14 @@ class JobDirectory:
         """Say that a phase is finished; what it made must be durable by now."""
         record = PhaseRecord(finished=datetime.now(UTC), seconds=round(seconds, 3), details=details)
         replace_durably(self.path / _MARKERS[phase], record.render())
+
+    def read_comparison(self) -> Comparison | None:
+        """What the model is to be evaluated on; None where that is not said."""
+        return self._read("comparison.json", Comparison)
+
+    def read_curves(self) -> Curves | None:
+        """What the model's figures come from, once it is evaluated."""
+        return self._read("curves.json", Curves)
 
     def read_result(self) -> JobResult | None:
         """How the attempt ended, if it has."""

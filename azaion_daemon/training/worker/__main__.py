@@ -6,26 +6,24 @@ status says nothing but that another worker has the job (75); everything else is
 
 import hashlib
 import os
-import platform
 import sys
 import time
 import traceback
 import uuid
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock
-from azaion_daemon.training.evaluation import Metrics
+from azaion_daemon.training.evaluation import Evaluated
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
 from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
 from azaion_daemon.training.worker.failures import PhaseError, classify
 from azaion_daemon.training.worker.progress import ProgressReport, say
-
-_PACKAGES = ("torch", "ultralytics-opencv-headless", "onnx", "onnxruntime")
+from azaion_daemon.training.worker.versions import versions
 
 
 def main(directory: Path) -> int:
@@ -90,13 +88,15 @@ def _run_phases(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> Non
 
 
 def _success(job: JobDirectory, spec: JobSpec, attempt: int) -> JobResult:
-    evaluated = job.marker(Phase.EVALUATE)
-    assert evaluated is not None
+    marker = job.marker(Phase.EVALUATE)
+    assert marker is not None
+    evaluated = Evaluated.model_validate(marker.details, strict=False)
     return _result(job, spec, attempt).model_copy(
         update={
             "pt": _model_file(job, job.pt),
             "onnx": _model_file(job, job.onnx),
-            "metrics": Metrics.model_validate(evaluated.details, strict=False),
+            "metrics": evaluated.metrics,
+            "evaluation": evaluated.evaluation,
             "finished": datetime.now(UTC),
         },
     )
@@ -113,7 +113,7 @@ def _result(job: JobDirectory, spec: JobSpec | None, attempt: int) -> JobResult:
         outcome=Outcome.DONE,
         dataset_id=None if spec is None else spec.dataset_id,
         settings={} if spec is None else spec.model_dump(mode="json"),
-        versions=_versions(spec),
+        versions=versions(spec),
         seconds={phase: record.seconds for phase, record in records.items()},
         attempts=attempt,
         finished=datetime.now(UTC),
@@ -124,17 +124,6 @@ def _model_file(job: JobDirectory, file: Path) -> ModelFile:
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return ModelFile(path=str(file.relative_to(job.path)), sha256=digest, size_bytes=file.stat().st_size)
-
-
-def _versions(spec: JobSpec | None) -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        versions[package.removesuffix("-opencv-headless")] = metadata.version(package)
-    if spec is not None and spec.gpus and (torch := sys.modules.get("torch")) is not None:
-        from azaion_daemon.training.gpus import NvmlGpus  # noqa: PLC0415 - only where there are GPUs
-
-        versions |= {"cuda": str(torch.version.cuda), "driver": NvmlGpus().discover().driver or "unknown"}
-    return versions
 
 
 if __name__ == "__main__":

@@ -5,14 +5,14 @@ from typing import Any
 from pydantic import JsonValue
 from ultralytics import YOLO
 
-from azaion_daemon.training.evaluation import ClassMetrics, Metrics
+from azaion_daemon.training.evaluation import ClassMetrics, Evaluated, Metrics
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
 from azaion_daemon.training.worker.progress import ProgressReport
 from azaion_daemon.training.worker.train import device
 
 
 def run(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, JsonValue]:
-    """Validate `model.onnx`; returns Metrics as a document."""
+    """Validate `model.onnx`; returns `Evaluated` as a document."""
     model = YOLO(str(job.onnx), task="detect")
     seen = _Watcher(report)
     model.add_callback("on_val_batch_end", seen.on_val_batch_end)
@@ -30,7 +30,7 @@ def run(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, J
     )
     metrics = _metrics(scores, spec.class_names, seen.images)
     report.update(map50=metrics.map50, map50_95=metrics.map50_95)
-    return metrics.model_dump(mode="json")
+    return Evaluated(metrics=metrics).model_dump(mode="json")
 
 
 def _metrics(scores: Any, names: tuple[str, ...], images: int) -> Metrics:

@@ -1,0 +1,184 @@
+"""Charts as inline SVG: drawn for 360 pixels, so that their text can be read where a phone shows them about that wide.
+
+Colours come from the page's style sheet, by class (`s0` to `s5`), since they differ in dark mode; a dash pattern tells the lines apart
+where there is no colour. Everything is described in words, for those who do not see it.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+
+from markupsafe import Markup, escape
+
+_WIDTH, _HEIGHT = 360, 226
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
+_FEW = 12
+"""With so few points each is marked."""
+_STYLES = 6
+_PLAIN, _GROUPED = (1e-4, 1e5), 1e4
+"""Numbers of this size are written without an exponent; from the second on by their integers alone."""
+
+Point = tuple[float, float | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve. A point whose y is None or no finite number interrupts it. `style` is a CSS class; `listed` puts it into the legend."""
+
+    name: str
+    points: Sequence[Point]
+    style: str
+    listed: bool = True
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of lines over a common x. A range is found from the points where none is given; `marks` are lines across, with a word."""
+
+    title: str
+    x_label: str
+    lines: Sequence[Line]
+    y_label: str = ""
+    x_range: tuple[float, float] | None = None
+    y_range: tuple[float, float] | None = None
+    marks: Sequence[tuple[float, str]] = field(default=())
+    whole_x: bool = False
+    """Whether x counts something."""
+
+
+def finite(value: float | None) -> bool:
+    """Whether it can be drawn."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float) -> str:
+    """A number at an axis, as short as it can be told apart."""
+    if value == 0:
+        return "0"
+    if _PLAIN[0] <= abs(value) < _PLAIN[1]:
+        return f"{value:,.4g}" if abs(value) < _GROUPED else f"{value:,.0f}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> list[float]:
+    """Round numbers from `low` to `high`, at most about `most` of them."""
+    span = high - low
+    if not span > 0 or not math.isfinite(span):
+        return [low]
+    power: float = 10 ** math.floor(math.log10(span / most))
+    step: float = next(factor * power for factor in (1, 2, 2.5, 5, 10, 20) if span / (factor * power) <= most)
+    if whole:
+        step = max(1, math.ceil(step))
+    first = math.ceil(low / step - 1e-9)
+    values = (round(index * step, 12) for index in count(first))
+    found: list[float] = []
+    for value in values:
+        if value > high + span * 1e-9:
+            return found
+        found.append(value)
+    raise AssertionError  # `count` does not end
+
+
+def line_chart(chart: Chart, id_: str) -> Markup:
+    """The SVG of a chart with its legend; a sentence where there is nothing to draw. `id_` must be unique in the page."""
+    drawn = [(x, float(y)) for line in chart.lines for x, y in line.points if y is not None and finite(y) and finite(x)]
+    if not drawn:
+        return Markup('<p class="empty">There is no number to draw.</p>')
+    x_low, x_high = chart.x_range or _range([x for x, _ in drawn], pad=0)
+    y_low, y_high = chart.y_range or _range([y for _, y in drawn], pad=0.06, from_zero=True)
+    inner_width, inner_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return (
+            _LEFT + (x - x_low) / (x_high - x_low) * inner_width,
+            _TOP + (1 - (min(max(y, y_low), y_high) - y_low) / (y_high - y_low)) * inner_height,
+        )
+
+    parts = []
+    for value in ticks(y_low, y_high):
+        y = place(x_low, value)[1]
+        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
+    floor = _HEIGHT - _BOTTOM
+    shown = sorted({x for x, _ in drawn}) if chart.whole_x and x_high - x_low < _STYLES else ticks(x_low, x_high, whole=chart.whole_x)
+    for value in shown:
+        x = place(value, y_low)[0]
+        parts.append(f'<path class="axis" d="M{x:.1f} {floor}v4"/>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 16}" text-anchor="middle">{number(value)}</text>')
+    parts.append(f'<path class="axis" d="M{_LEFT} {floor}H{_WIDTH - _RIGHT}"/>')
+    centre = _LEFT + inner_width / 2
+    parts.append(f'<text class="label" x="{centre:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(chart.x_label)}</text>')
+    if chart.y_label:
+        middle = _TOP + inner_height / 2
+        parts.append(
+            f'<text class="label" transform="translate(11 {middle:.1f}) rotate(-90)" text-anchor="middle">{escape(chart.y_label)}</text>'
+        )
+    for at, word in chart.marks:
+        x = place(min(max(at, x_low), x_high), y_low)[0]
+        aside, anchor = (-4, "end") if x > _WIDTH * 0.7 else (4, "start")
+        parts.append(f'<path class="mark" d="M{x:.1f} {_TOP}V{floor}"/>')
+        parts.append(f'<text class="tick over" x="{x + aside:.1f}" y="{_TOP + 8}" text-anchor="{anchor}">{escape(word)}</text>')
+    # The first line is the most important one: on top.
+    parts += [_curve(line, place) for line in reversed(chart.lines)]
+    described = escape(_describe(chart))
+    svg = (
+        f'<svg class="chart" role="img" aria-labelledby="{id_}-t {id_}-d" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
+        f'<title id="{id_}-t">{escape(chart.title)}</title><desc id="{id_}-d">{described}</desc>{"".join(parts)}</svg>'
+    )
+    listed = [(line.style, line.name) for line in chart.lines if line.listed]
+    only_one = len(listed) == 1 and listed[0][1].casefold() == chart.title.casefold()
+    return Markup(svg) + (Markup() if only_one else legend(listed))  # noqa: S704 - every text in it is escaped
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> Markup:
+    """What each style of line means."""
+    key = Markup('<li><svg class="key" viewBox="0 0 22 8" aria-hidden="true"><path class="line {}" d="M1 4H21"/></svg>{}</li>')
+    items = Markup().join(key.format(style, name) for style, name in entries)
+    return Markup('<ul class="legend">{}</ul>').format(items)
+
+
+def styles() -> Iterable[str]:
+    """The CSS classes of lines, over and over."""
+    return (f"s{index % _STYLES}" for index in count())
+
+
+def _range(values: Sequence[float], *, pad: float, from_zero: bool = False) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if from_zero and low >= 0 and low < high * 0.6:
+        low = 0.0
+    if high - low <= 1e-12 * max(abs(high), abs(low), 1e-300):
+        room = abs(high) * 0.5 or 0.5
+        return low - room, high + room
+    room = (high - low) * pad
+    return (low if from_zero and low == 0 else low - room), high + room
+
+
+def _curve(line: Line, place: Callable[[float, float], tuple[float, float]]) -> str:
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in line.points:
+        if y is not None and finite(y) and finite(x):
+            runs[-1].append(place(x, y))
+        elif runs[-1]:
+            runs.append([])
+    path = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in run) for run in runs if len(run) > 1)
+    dotted = [point for run in runs for point in run if len(run) == 1 or len(line.points) <= _FEW]
+    dots = "".join(f'<circle class="dot {line.style}" cx="{x:.1f}" cy="{y:.1f}" r="2.6"/>' for x, y in dotted)
+    name = f"<title>{escape(line.name)}</title>"
+    return f'<g>{name}<path class="line {line.style}" d="{path}"/>{dots}</g>' if path else f"<g>{name}{dots}</g>"
+
+
+def _describe(chart: Chart) -> str:
+    sentences = []
+    for line in chart.lines:
+        points = [(x, float(y)) for x, y in line.points if y is not None and finite(y)]
+        if not points or not line.listed:
+            continue
+        (first_x, first), (last_x, last) = points[0], points[-1]
+        x, best = max(points, key=lambda point: point[1])
+        sentences.append(
+            f"{line.name}: {number(first)} at {number(first_x)}, {number(last)} at {number(last_x)}, "
+            f"highest {number(best)} at {number(x)}; {chart.x_label}."
+        )
+    return " ".join(sentences)
