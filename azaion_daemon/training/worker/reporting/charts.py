@@ -5,14 +5,15 @@ where there is no colour. Everything is described in words, for those who do not
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
 from markupsafe import Markup, escape
 
 _WIDTH, _HEIGHT = 360, 226
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 40
+_LEFT, _RIGHT, _TOP = 50, 12, 12
+_FLOOR = _HEIGHT - 40
 _FEW = 12
 """With so few points each is marked."""
 _STYLES = 6
@@ -86,46 +87,21 @@ def line_chart(chart: Chart, id_: str) -> Markup:
     drawn = [(x, float(y)) for line in chart.lines for x, y in line.points if y is not None and finite(y) and finite(x)]
     if not drawn:
         return Markup('<p class="empty">There is no number to draw.</p>')
-    x_low, x_high = chart.x_range or _range([x for x, _ in drawn], pad=0)
-    y_low, y_high = chart.y_range or _range([y for _, y in drawn], pad=0.06, from_zero=True)
-    inner_width, inner_height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            _LEFT + (x - x_low) / (x_high - x_low) * inner_width,
-            _TOP + (1 - (min(max(y, y_low), y_high) - y_low) / (y_high - y_low)) * inner_height,
-        )
-
-    parts = []
-    for value in ticks(y_low, y_high):
-        y = place(x_low, value)[1]
-        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>')
-    floor = _HEIGHT - _BOTTOM
-    shown = sorted({x for x, _ in drawn}) if chart.whole_x and x_high - x_low < _STYLES else ticks(x_low, x_high, whole=chart.whole_x)
-    for value in shown:
-        x = place(value, y_low)[0]
-        parts.append(f'<path class="axis" d="M{x:.1f} {floor}v4"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 16}" text-anchor="middle">{number(value)}</text>')
-    parts.append(f'<path class="axis" d="M{_LEFT} {floor}H{_WIDTH - _RIGHT}"/>')
-    centre = _LEFT + inner_width / 2
-    parts.append(f'<text class="label" x="{centre:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(chart.x_label)}</text>')
-    if chart.y_label:
-        middle = _TOP + inner_height / 2
-        parts.append(
-            f'<text class="label" transform="translate(11 {middle:.1f}) rotate(-90)" text-anchor="middle">{escape(chart.y_label)}</text>'
-        )
-    for at, word in chart.marks:
-        x = place(min(max(at, x_low), x_high), y_low)[0]
-        aside, anchor = (-4, "end") if x > _WIDTH * 0.7 else (4, "start")
-        parts.append(f'<path class="mark" d="M{x:.1f} {_TOP}V{floor}"/>')
-        parts.append(f'<text class="tick over" x="{x + aside:.1f}" y="{_TOP + 8}" text-anchor="{anchor}">{escape(word)}</text>')
-    # The first line is the most important one: on top.
-    parts += [_curve(line, place) for line in reversed(chart.lines)]
-    described = escape(_describe(chart))
+    frame = _Frame(
+        *(chart.x_range or _range([x for x, _ in drawn], pad=0)),
+        *(chart.y_range or _range([y for _, y in drawn], pad=0.06, from_zero=True)),
+    )
+    lines, words = _marks(chart.marks, frame)
+    parts = [
+        *_y_axis(chart, frame),
+        *_x_axis(chart, frame, sorted({x for x, _ in drawn})),
+        *lines,
+        *(_curve(line, frame) for line in reversed(chart.lines)),  # the first one is the most important one: on top
+        *words,
+    ]
     svg = (
         f'<svg class="chart" role="img" aria-labelledby="{id_}-t {id_}-d" viewBox="0 0 {_WIDTH} {_HEIGHT}">'
-        f'<title id="{id_}-t">{escape(chart.title)}</title><desc id="{id_}-d">{described}</desc>{"".join(parts)}</svg>'
+        f'<title id="{id_}-t">{escape(chart.title)}</title><desc id="{id_}-d">{escape(_describe(chart))}</desc>{"".join(parts)}</svg>'
     )
     listed = [(line.style, line.name) for line in chart.lines if line.listed]
     only_one = len(listed) == 1 and listed[0][1].casefold() == chart.title.casefold()
@@ -144,6 +120,56 @@ def styles() -> Iterable[str]:
     return (f"s{index % _STYLES}" for index in count())
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """Where numbers are in the picture. What is beyond the range of y is drawn at its edge."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def x(self, value: float) -> float:
+        share = (min(max(value, self.x_low), self.x_high) - self.x_low) / (self.x_high - self.x_low)
+        return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(self, value: float) -> float:
+        share = (min(max(value, self.y_low), self.y_high) - self.y_low) / (self.y_high - self.y_low)
+        return _TOP + (1 - share) * (_FLOOR - _TOP)
+
+
+def _y_axis(chart: Chart, frame: _Frame) -> Iterator[str]:
+    for value in ticks(frame.y_low, frame.y_high):
+        y = frame.y(value)
+        yield f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>'
+        yield f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{number(value)}</text>'
+    if chart.y_label:
+        turned = f"translate(11 {(_TOP + _FLOOR) / 2:.1f}) rotate(-90)"
+        yield f'<text class="label" transform="{turned}" text-anchor="middle">{escape(chart.y_label)}</text>'
+
+
+def _x_axis(chart: Chart, frame: _Frame, values: Sequence[float]) -> Iterator[str]:
+    few = chart.whole_x and len(values) <= _STYLES
+    for value in values if few else ticks(frame.x_low, frame.x_high, whole=chart.whole_x):
+        x = frame.x(value)
+        yield f'<path class="axis" d="M{x:.1f} {_FLOOR}v4"/>'
+        yield f'<text class="tick" x="{x:.1f}" y="{_FLOOR + 16}" text-anchor="middle">{number(value)}</text>'
+    yield f'<path class="axis" d="M{_LEFT} {_FLOOR}H{_WIDTH - _RIGHT}"/>'
+    centre = (_LEFT + _WIDTH - _RIGHT) / 2
+    yield f'<text class="label" x="{centre:.1f}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(chart.x_label)}</text>'
+
+
+def _marks(marks: Sequence[tuple[float, str]], frame: _Frame) -> tuple[list[str], list[str]]:
+    """Lines and their words; many words would lie upon each other."""
+    lines, words = [], []
+    for at, word in marks:
+        x = frame.x(at)
+        aside, anchor = (-4, "end") if x > _WIDTH * 0.7 else (4, "start")
+        lines.append(f'<path class="mark" d="M{x:.1f} {_TOP}V{_FLOOR}"/>')
+        words.append(f'<text class="tick over" x="{x + aside:.1f}" y="{_TOP + 8}" text-anchor="{anchor}">{escape(word)}</text>')
+    return lines, words if len(words) <= _STYLES else []
+
+
 def _range(values: Sequence[float], *, pad: float, from_zero: bool = False) -> tuple[float, float]:
     low, high = min(values), max(values)
     if from_zero and low >= 0 and low < high * 0.6:
@@ -155,11 +181,11 @@ def _range(values: Sequence[float], *, pad: float, from_zero: bool = False) -> t
     return (low if from_zero and low == 0 else low - room), high + room
 
 
-def _curve(line: Line, place: Callable[[float, float], tuple[float, float]]) -> str:
+def _curve(line: Line, frame: _Frame) -> str:
     runs: list[list[tuple[float, float]]] = [[]]
     for x, y in line.points:
         if y is not None and finite(y) and finite(x):
-            runs[-1].append(place(x, y))
+            runs[-1].append((frame.x(x), frame.y(y)))
         elif runs[-1]:
             runs.append([])
     path = "".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in run) for run in runs if len(run) > 1)
