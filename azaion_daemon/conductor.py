@@ -316,6 +316,8 @@ def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
     with storage("keeping a model"):
         kept.mkdir(exist_ok=True)
         _copy_durably(directory.path / "result.json", kept / "result.json")
+        if directory.report.exists():
+            _copy_durably(directory.report, kept / directory.report.name)
         for source, current in ((directory.pt, layout.pt), (directory.onnx, layout.onnx)):
             _copy_durably(source, kept / current.name)
             _copy_durably(source, current)

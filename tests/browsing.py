@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 from playwright.async_api import Page, async_playwright
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_FOUND = filter(None, map(shutil.which, ("chromium", "google-chrome")))
+CHROMIUM = next((path for path in _FOUND if Path(path).resolve().name != "snap"), None)  # a snap sees no temporary files
 
 # Continuous integration has set the browser up, or has to say why not.
 needs_chromium = pytest.mark.skipif(

@@ -57,6 +57,7 @@ class Worker(WorkerPool):
         for kind, path in (("pt", job.pt), ("onnx", job.onnx)):
             path.write_text(f"{kind} of {job.path.name}")
             files[kind] = ModelFile(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
+        job.report.write_text(f"report of {job.path.name}")
         metrics = Metrics(images=1, instances=1, map50=0.5, map50_95=0.5, classes=())
         result = JobResult(
             outcome=outcome, reason="so it is told", metrics=metrics, attempts=self.attempts, finished=datetime.now(UTC), **files

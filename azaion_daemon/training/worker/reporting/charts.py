@@ -69,11 +69,11 @@ def ticks(low: float, high: float, most: int = 5, *, whole: bool = False) -> lis
     if not span > 0 or not math.isfinite(span):
         return [low]
     power: float = 10 ** math.floor(math.log10(span / most))
-    step: float = next(factor * power for factor in (1, 2, 2.5, 5, 10, 20) if span / (factor * power) <= most)
+    step: float = next(factor * power for factor in (1, 2, 2.5, 5, 10, 20) if span / (factor * power) <= most + 1e-9)
     if whole:
         step = max(1, math.ceil(step))
     first = math.ceil(low / step - 1e-9)
-    values = (round(index * step, 12) for index in count(first))
+    values = (index * step for index in count(first))
     found: list[float] = []
     for value in values:
         if value > high + span * 1e-9:

@@ -21,6 +21,8 @@ from azaion_daemon.training.worker.reporting.samples import Samples
 
 _TOLD_APART = 5
 """With more classes than this their curves are grey, and only the mean has a colour."""
+_MANY = 16
+"""With more classes than this their tables and charts have the whole width."""
 _NAMED = 30
 """How many classes without an object are named."""
 _LOSSES = {"cls_loss": "Class loss", "dfl_loss": "Distribution focal loss"}
@@ -130,6 +132,7 @@ def _dataset(document: DatasetDocument) -> dict[str, Any]:
         "sides": SIDES,
         "classes": present,
         "most": max((one.total for one in present), default=1),
+        "many": len(present) > _MANY,
         "absent": absent[:_NAMED],
         "absent_more": max(0, len(absent) - _NAMED),
         "excluded": [(reason.replace("_", " "), number) for reason, number in document.excluded.items()],
@@ -168,6 +171,7 @@ def _confusion(facts: Facts) -> dict[str, Any] | None:
     return {
         "chart": matrix_chart(confusion.labels, confusion.matrix, "confusion"),
         "frequent": frequent(confusion.labels, confusion.matrix),
+        "many": len(confusion.labels) > _MANY,
     }
 
 
