@@ -11,6 +11,7 @@
     model.pt, model.onnx
                       what came out
     report.html       the same for people, one self-contained page; the daemon puts the verdict into it
+    reporting         a byte for each start of the phase that makes it, until it is made
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
 
@@ -228,6 +229,7 @@ class JobDirectory:
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
         self.report = path / "report.html"
+        self.reporting = path / "reporting"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""

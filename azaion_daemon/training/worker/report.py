@@ -65,15 +65,15 @@ def run(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, J
             **evaluated.metrics.model_dump(include={"map50", "map50_95", "images", "instances"}),
         )
     replace_durably(job.report, page.encode())
+    job.reporting.unlink()
     say(f"report.html has {len(page.encode()) / 1e6:.2f} MB")
     return details
 
 
 def _count_start(job: JobDirectory) -> int:
     """How many times this phase was begun, this time included."""
-    began = job.path / "reporting"
-    starts = 1 + (len(began.read_bytes()) if began.exists() else 0)
-    replace_durably(began, b"." * starts)
+    starts = 1 + (len(job.reporting.read_bytes()) if job.reporting.exists() else 0)
+    replace_durably(job.reporting, b"." * starts)
     return starts
 
 
@@ -99,7 +99,12 @@ def _samples(job: JobDirectory, facts: Facts, report: ProgressReport) -> Samples
             _test_images(facts),
             spec.class_names,
             onnx_predictor(
-                job.onnx, spec.class_names, side=spec.export_imgsz, batch=spec.export_batch, device=device(spec), confidence=confidence
+                job.onnx,
+                spec.class_names,
+                side=spec.export_imgsz,
+                batch=spec.export_batch,
+                device=device(spec).split(",")[0],
+                confidence=confidence,
             ),
             confidence=confidence,
             watch=lambda done, of: report.update(step="sample predictions", batch=done, batches=of),

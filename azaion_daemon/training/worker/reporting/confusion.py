@@ -9,6 +9,8 @@ _FEW = 12
 """With so few classes the numbers stand in their cells."""
 _CELLS = {4: 46, _FEW: 36, 40: 20}
 """The side of a cell for so many labels at most."""
+_TITLED = 300
+"""So many cells at most, the largest ones, tell their numbers where the pointer is: the page must stay small."""
 _LEAST_CELL, _NARROW = 14, 16
 """With more labels; and below which side the names are smaller."""
 _LETTER, _LABEL_LETTERS = 6.4, 17
@@ -61,20 +63,21 @@ def matrix_chart(labels: Sequence[str], matrix: Sequence[Sequence[int]], id_: st
         parts.append(f'<text class="{small}" transform="translate({middle + 3.5:.1f} {edge - 6}) rotate(-90)">{text}</text>')
     grid = "".join(f"M{edge} {at}h{side}M{at} {edge}v{side}" for at in range(edge, edge + side + 1, cell))
     parts.append(f'<path class="grid" d="{grid}"/>')
-    for row, values in enumerate(matrix):
-        for column, value in enumerate(values):
-            if value <= 0:
-                continue
-            share = value / totals[column]
-            x, y = edge + column * cell, edge + row * cell
-            said = f"{labels[column]} taken for {labels[row]}: {value:,} ({share:.0%})" if row != column else f"{labels[row]}: {value:,}"
-            parts.append(
-                f'<rect class="{"hit" if row == column else "miss"}" x="{x}" y="{y}" width="{cell}" height="{cell}" '
-                f'fill-opacity="{0.08 + 0.92 * share:.2f}"><title>{escape(said)}</title></rect>'
-            )
-            if few:
-                tone = "cell on" if share > _SHADES else "cell"
-                parts.append(f'<text class="{tone}" x="{x + cell / 2}" y="{y + cell / 2 + 4}" text-anchor="middle">{value:,}</text>')
+    titled = 0
+    cells = ((value, row, column) for row, values in enumerate(matrix) for column, value in enumerate(values) if value > 0)
+    for value, row, column in sorted(cells, reverse=True):
+        share = value / totals[column]
+        x, y = edge + column * cell, edge + row * cell
+        said = f"{labels[column]} taken for {labels[row]}: {value:,} ({share:.0%})" if row != column else f"{labels[row]}: {value:,}"
+        title = f"<title>{escape(said)}</title>" if titled < _TITLED else ""
+        titled += 1
+        parts.append(
+            f'<rect class="{"hit" if row == column else "miss"}" x="{x}" y="{y}" width="{cell}" height="{cell}" '
+            f'fill-opacity="{0.08 + 0.92 * share:.2f}">{title}</rect>'
+        )
+        if few:
+            tone = "cell on" if share > _SHADES else "cell"
+            parts.append(f'<text class="{tone}" x="{x + cell / 2}" y="{y + cell / 2 + 4}" text-anchor="middle">{value:,}</text>')
     parts.append(f'<text class="label" x="{edge + side / 2}" y="{height - 5}" text-anchor="middle">columns: true; rows: predicted</text>')
     right = sum(matrix[index][index] for index in range(len(labels)))
     described = escape(f"{right:,} objects were recognised as what they are. The most frequent confusions are listed beside.")
