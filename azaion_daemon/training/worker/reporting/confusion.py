@@ -63,14 +63,12 @@ def matrix_chart(labels: Sequence[str], matrix: Sequence[Sequence[int]], id_: st
         parts.append(f'<text class="{small}" transform="translate({middle + 3.5:.1f} {edge - 6}) rotate(-90)">{text}</text>')
     grid = "".join(f"M{edge} {at}h{side}M{at} {edge}v{side}" for at in range(edge, edge + side + 1, cell))
     parts.append(f'<path class="grid" d="{grid}"/>')
-    titled = 0
     cells = ((value, row, column) for row, values in enumerate(matrix) for column, value in enumerate(values) if value > 0)
-    for value, row, column in sorted(cells, reverse=True):
+    for rank, (value, row, column) in enumerate(sorted(cells, reverse=True)):
         share = value / totals[column]
         x, y = edge + column * cell, edge + row * cell
         said = f"{labels[column]} taken for {labels[row]}: {value:,} ({share:.0%})" if row != column else f"{labels[row]}: {value:,}"
-        title = f"<title>{escape(said)}</title>" if titled < _TITLED else ""
-        titled += 1
+        title = f"<title>{escape(said)}</title>" if rank < _TITLED else ""
         parts.append(
             f'<rect class="{"hit" if row == column else "miss"}" x="{x}" y="{y}" width="{cell}" height="{cell}" '
             f'fill-opacity="{0.08 + 0.92 * share:.2f}">{title}</rect>'
