@@ -1,49 +1,36 @@
-"""What happens from a due training to a published release: each step leaves its result in the ledger, and any start goes on from there.
+"""Which jobs run: those that a stop or a kill has left unfinished, each taken up at its state, and those that come due.
 
-    requested -> forming -> queued -> running -> accepted -> releasing -> released      (failed from any)
-
-One job at a time. Recovery is the same code as normal work: on every start the newest unfinished job is taken up at its state.
+What the trigger finds due runs alone; what operators ask for may run beside it, as far as `training.max_parallel_jobs` goes. Each job has a
+task of its own (see `courses`). Recovery is the same code as normal work.
 """
 
 import asyncio
-import os
-import shutil
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Never
+from typing import Never
 
-from azaion_daemon.dataset.snapshot import Snapshot, remove_debris
-from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
+from azaion_daemon.courses import UNFINISHED, Course, Workshop
+from azaion_daemon.dataset.snapshot import remove_debris
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.installing import Installer
+from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
-from azaion_daemon.store.due import Mark
-from azaion_daemon.store.durable import fsync_directory, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Blame, Job, Model
-from azaion_daemon.training.gpus import Chosen, Gpus, Wait, choose, leased
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, JobState, Outcome, Phase, Progress, advance
+from azaion_daemon.store.records import Job
+from azaion_daemon.training.gpus import Gpus
+from azaion_daemon.training.history import Attempt
+from azaion_daemon.training.jobs import JobSpec, JobState, Progress
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.training.retry import Again, GiveUp
+from azaion_daemon.training.retry import decide as decide_retry
 from azaion_daemon.triggering import Trigger
 
 log = get_logger(__name__)
-
-_MAX_ATTEMPTS = 3
-_GPU_POLL_S = 30.0
-_NO_SPACE_S = 60.0
-_UNFINISHED = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING, JobState.ACCEPTED})
-_IN_TRAINING = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING})
-_BLAMED = {
-    Outcome.BAD_JOB: Blame.SETTINGS,
-    Outcome.BAD_DATA: Blame.DATA,
-    Outcome.OUT_OF_MEMORY: Blame.SETTINGS,
-    Outcome.DIVERGED: Blame.SETTINGS,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +42,8 @@ class UnderWay:
     waits_for: str | None = None
 
 
-class _BadEndError(TrainingError):
-    """A worker ended without a model."""
-
-    def __init__(self, result: JobResult) -> None:
-        super().__init__(f"{result.outcome}: {result.reason}")
-        self.outcome = result.outcome
-
-
 class Conductor:
-    """Takes the daemon's jobs through their states."""
+    """Starts, recovers and ends the daemon's jobs."""
 
     def __init__(
         self,
@@ -77,32 +56,35 @@ class Conductor:
         *,
         workers: WorkerPool,
         gpus: Gpus,
+        judge: Judge,
         order_release: Callable[[str], Awaitable[None]],
         after_job: Callable[[], None] = lambda: None,
-        retry_pause_s: float = 5.0,
+        retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp] = decide_retry,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Before a worker is started once more there are `retry_pause_s` seconds, and each time as many more."""
-        self._settings = settings
+        self._shop = Workshop(
+            settings, layout, ledger, pipeline.space, former, trigger.digest_of, workers, gpus, judge,
+            Installer(layout, ledger, pipeline.space, order_release, clock=clock), retry, clock,
+        )  # fmt: skip
         self._layout = layout
         self._call = ledger
         self._ledger = ledger.ledger
-        self._pipeline = pipeline
-        self._former = former
+        self._space = pipeline.space
         self._trigger = trigger
-        self._workers = workers
-        self._gpus = gpus
-        self._order_release = order_release
         self._after_job = after_job
-        self._retry_pause_s = retry_pause_s
         self._clock = clock
-        self.job: Job | None = None
-        self.progress: Progress | None = None
+        self._courses: dict[str, Course] = {}
 
     @property
     def under_way(self) -> tuple[UnderWay, ...]:
         """The jobs that are under way, the oldest first."""
-        return () if self.job is None else (UnderWay(self.job, self.progress),)
+        courses = sorted(self._courses.values(), key=lambda course: (course.job.created, course.job.id))
+        return tuple(UnderWay(course.job, course.progress, course.waits_for) for course in courses)
+
+    @property
+    def installer(self) -> Installer:
+        """Who makes models the current one."""
+        return self._shop.installer
 
     async def recover(self) -> None:
         """Remove what a crash has left unfinished. To be awaited before `run`."""
@@ -111,31 +93,29 @@ class Conductor:
 
     def reconfigure(self, settings: Settings) -> None:
         """Form the next job with other settings."""
-        self._settings = settings
+        self._shop.settings = settings
+        self._tell_trigger()
 
     async def run(self) -> Never:
-        """Work until cancelled. A worker under way is left running then."""
-        while True:
-            unfinished = [job for job in await self._call(self._ledger.jobs) if JobState(job.state) in _UNFINISHED]
-            job = unfinished[-1] if unfinished else await self._due()
-            try:
-                await self._take_through(job)
-            except AzaionError as error:
-                raise_if_disk_failed(error)
-                if isinstance(error, DiskFullError) and self._current().state == JobState.ACCEPTED:
-                    await asyncio.sleep(_NO_SPACE_S)  # only a daemon that stops gives a full disk up: the next start installs the model
-                else:
-                    await self._fail(error)
-            finally:
-                self.job = self.progress = None
-                self._after_job()
+        """Work until cancelled. Workers under way are left running then."""
+        async with asyncio.TaskGroup() as tasks:
+            unfinished = [job for job in await self._call(self._ledger.jobs) if JobState(job.state) in UNFINISHED]
+            # What is accepted is installed before any other is decided about, in the order in which that was accepted.
+            for job in sorted(unfinished, key=lambda job: (job.state != JobState.ACCEPTED, job.changed, job.id)):
+                self._begin(tasks, job)
+            while True:
+                self._begin(tasks, await self._due())
 
     async def _due(self) -> Job:
         """Wait until a training is due, and request it."""
         due = await self._trigger.due()
         now = self._clock()
-        job = Job(await self._new_id(now), JobState.REQUESTED, due.why, now, now)
-        await self._pipeline.space.repeat(lambda: self._call(self._ledger.due.take_up, job, due.requests))
+        asked = due.requests[0] if due.requests else None
+        job = Job(
+            await self._new_id(now), JobState.REQUESTED, due.why, now, now, asked=asked is not None,
+            trial=asked is not None and asked.trial, epochs=None if asked is None else asked.epochs,
+        )  # fmt: skip
+        await self._space.repeat(lambda: self._call(self._ledger.due.take_up, job, due.requests))
         log.info("trigger.due", why=due.why, job=job.id)
         return job
 
@@ -144,189 +124,19 @@ class Conductor:
         stem = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
         return next(id_ for number in range(1, len(taken) + 2) if (id_ := stem if number == 1 else f"{stem}-{number}") not in taken)
 
-    async def _take_through(self, job: Job) -> None:
-        self.job = job
-        self._trigger.under_way(job.id)
-        while self.job is not None and self.job.state in _UNFINISHED:
-            match JobState(self.job.state):
-                case JobState.REQUESTED:
-                    await self._set(JobState.FORMING)
-                case JobState.FORMING:
-                    await self._form()
-                case JobState.QUEUED:
-                    await self._queue()
-                case JobState.RUNNING:
-                    await self._run_worker()
-                case JobState.ACCEPTED:
-                    await self._install()
-                case state:
-                    raise AssertionError(state)
+    def _begin(self, tasks: asyncio.TaskGroup, job: Job) -> None:
+        course = self._courses[job.id] = Course(job, self._shop)
+        self._tell_trigger()
+        tasks.create_task(self._follow(course), name=f"job {job.id}")
 
-    async def _set(self, state: JobState, *, why: str | None = None, **changes: Any) -> None:
-        job = self._current()
-        advance(JobState(job.state), state)
-        now = self._clock()
-        if state not in _IN_TRAINING and job.ended is None:
-            changes["ended"] = now
-        after = self.job = replace(job, state=state, why=why, changed=now, **changes)
-        await self._pipeline.space.repeat(lambda: self._call(self._ledger.put_job, after))
-        log.info("job.state", job=job.id, state=state, before=job.state, why=why)
+    async def _follow(self, course: Course) -> None:
+        try:
+            await course.run()
+        finally:
+            del self._courses[course.job.id]
+            self._tell_trigger()
+            self._after_job()
 
-    async def _fail(self, error: AzaionError) -> None:
-        """What a failed job was formed of does not count as trained on; what it failed for says when it is tried again."""
-        match error:
-            case _BadEndError(outcome=outcome):
-                blame = _BLAMED.get(outcome, Blame.INFRASTRUCTURE)
-            case DatasetError() if not isinstance(error, DatasetPlaceError):
-                blame = Blame.DATA
-            case _:
-                blame = Blame.INFRASTRUCTURE
-        if self._current().position is None:
-            self._took(await self._call(self._ledger.due.mark), await self._trigger.digest_of(self._settings))
-        log.error("job.failed", job=self._current().id, why=str(error), blame=blame)
-        await self._set(JobState.FAILED, why=str(error), judged=False, blame=blame)
-
-    def _took(self, mark: Mark, digest: str) -> None:
-        self.job = replace(self._current(), position=mark.position, audit=mark.audit, settings=digest)
-
-    def _current(self) -> Job:
-        assert self.job is not None
-        return self.job
-
-    async def _form(self) -> None:
-        job, settings = self._current(), self._settings
-        log.info("dataset.forming", job=job.id)
-        digest = await self._trigger.digest_of(settings)
-        weights = self._layout.models / settings.training.model
-        snapshot = await self._former.form(settings, lambda mark: self._took(mark, digest), weights=weights)
-        log.info(
-            "dataset.formed",
-            job=job.id,
-            dataset=snapshot.name,
-            id=snapshot.id,
-            images=dict(snapshot.counts.images),
-            objects=dict(snapshot.counts.objects),
-            excluded=dict(snapshot.counts.excluded),
-            remarks=[remark.code for remark in snapshot.remarks],
-        )
-        await self._create(self._spec(job.id, snapshot, settings))
-        await self._set(JobState.QUEUED, dataset=snapshot.name)
-
-    async def _create(self, spec: JobSpec) -> None:
-        directory = JobDirectory(self._layout.jobs / spec.id)
-        await self._pipeline.space.repeat(lambda: asyncio.to_thread(directory.create, spec))
-
-    async def _queue(self) -> None:
-        """Wait for a GPU. The dataset is kept over restarts meanwhile."""
-        chosen = await self._choose_gpus()
-        spec = await asyncio.to_thread(JobDirectory(self._layout.jobs / self._current().id).read_spec)
-        await self._create(spec.model_copy(update={"gpus": chosen.uuids}))
-        await self._set(JobState.RUNNING)
-
-    async def _choose_gpus(self) -> Chosen:
-        while True:
-            found = await asyncio.to_thread(self._gpus.discover)
-            locks = self._layout.gpu_locks
-            busy = await asyncio.to_thread(leased, locks, [gpu.uuid for gpu in found.gpus])
-            match choose(self._settings.training.gpus, found, busy):
-                case Chosen() as chosen:
-                    return chosen
-                case Wait(reason=reason):
-                    log.warning("worker.waiting", job=self._current().id, why=reason)
-                    await asyncio.sleep(_GPU_POLL_S)
-
-    def _spec(self, id_: str, snapshot: Snapshot, settings: Settings) -> JobSpec:
-        training, export = settings.training, settings.export
-        local = self._layout.models / training.model
-        return JobSpec(
-            id=id_,
-            dataset_id=snapshot.id,
-            dataset_name=snapshot.name,
-            data_yaml=snapshot.data_yaml,
-            class_names=snapshot.class_names,
-            model=str(local) if local.exists() else training.model,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            imgsz=training.imgsz,
-            save_period=training.save_period,
-            workers=training.workers,
-            seed=training.seed,
-            deterministic=training.deterministic,
-            overrides=training.overrides,
-            export_imgsz=export.imgsz,
-            export_batch=export.batch,
-            gpu_locks=self._layout.gpu_locks,
-            nice=training.nice,
-        )
-
-    async def _run_worker(self) -> None:
-        job = self._current()
-        directory = JobDirectory(self._layout.jobs / job.id)
-        starts = 0  # a worker that dies at once does not count its attempts
-        while True:
-            result = await self._workers.run(directory, self._on_progress)
-            starts += 1
-            if result.outcome is not Outcome.INFRASTRUCTURE or max(result.attempts, starts) >= _MAX_ATTEMPTS:
-                break
-            log.warning("worker.retried", job=job.id, why=result.reason, attempt=max(result.attempts, starts))
-            if directory.read_result() is not None:
-                await asyncio.to_thread(directory.retire_result)
-            await asyncio.sleep(self._retry_pause_s * starts)
-        if result.outcome is not Outcome.DONE:
-            raise _BadEndError(result)
-        await self._set(JobState.ACCEPTED, judged=True, result=result.model_dump(mode="json"))
-
-    def _on_progress(self, progress: Progress) -> None:
-        before, self.progress = self.progress, progress
-        job = self._current().id
-        if before is None or before.phase is not progress.phase:
-            log.info("worker.phase", job=job, phase=progress.phase.name.lower(), attempt=progress.attempt)
-        if progress.phase is Phase.TRAIN and before is not None and before.epoch and progress.epoch > before.epoch:
-            log.info(
-                "worker.epoch",
-                job=job,
-                epoch=before.epoch,
-                epochs=progress.epochs,
-                map50=progress.map50,
-                map50_95=progress.map50_95,
-                losses=before.losses,
-            )
-
-    async def _install(self) -> None:
-        """Make an accepted model the current one, and order its release."""
-        job = self._current()
-        directory = JobDirectory(self._layout.jobs / job.id)
-        result = await asyncio.to_thread(directory.read_result)
-        if result is None or result.onnx is None or result.pt is None or result.metrics is None:
-            raise TrainingError(f"the result of the job {job.id} is gone from {directory.path}; train again")
-        kept = self._layout.models / str(job.dataset)
-        await self._pipeline.space.repeat(lambda: asyncio.to_thread(_keep_model, directory, kept, self._layout))
-        metrics = result.metrics.model_dump(mode="json")
-        sha256 = result.onnx.sha256
-        path = str(kept / self._layout.onnx.name)
-        model = Model(sha256, job.id, result.dataset_id, metrics, path, current=True, created=self._clock())
-        await self._pipeline.space.repeat(lambda: self._call(self._ledger.put_current_model, model))
-        log.info("model.current", job=job.id, sha256=sha256, map50=result.metrics.map50, map50_95=result.metrics.map50_95)
-        await self._pipeline.space.repeat(lambda: self._order_release(sha256))
-        await self._set(JobState.RELEASING)
-
-
-def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
-    """Copy what came out of a job to a directory of its own, and make it the current model. Again is the same as once."""
-    with storage("keeping a model"):
-        kept.mkdir(exist_ok=True)
-        _copy_durably(directory.path / "result.json", kept / "result.json")
-        if directory.report.exists():
-            _copy_durably(directory.report, kept / directory.report.name)
-        for source, current in ((directory.pt, layout.pt), (directory.onnx, layout.onnx)):
-            _copy_durably(source, kept / current.name)
-            _copy_durably(source, current)
-
-
-def _copy_durably(source: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(target)
-    fsync_directory(target.parent)
+    def _tell_trigger(self) -> None:
+        room = len(self._courses) < self._shop.settings.training.max_parallel_jobs
+        self._trigger.under_way(tuple(self._courses), room=room)

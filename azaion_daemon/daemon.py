@@ -9,19 +9,21 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from azaion_daemon import __version__
-from azaion_daemon.conductor import Conductor
+from azaion_daemon.conductor import Conductor, UnderWay
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
@@ -29,6 +31,7 @@ from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.outbox import Outbox
+from azaion_daemon.promoting import Promoter
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
@@ -37,7 +40,7 @@ from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
-from azaion_daemon.store.records import Model
+from azaion_daemon.store.records import Job, Model
 from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
@@ -49,6 +52,7 @@ from azaion_daemon.triggering import Trigger
 log = get_logger(__name__)
 
 _STATUS_PERIOD_S = 1.0
+_SHOWN_JOBS = 10
 
 
 def run(config: Path) -> int:
@@ -113,8 +117,15 @@ class Daemon:
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, publisher)
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
-        self._keeper = Keeper(settings.retention, layout, self._ledger, prune=lambda: self._former.prune(self._settings))
+        self._keeper = Keeper(
+            settings.retention,
+            layout,
+            self._ledger,
+            prune=lambda: self._former.prune(self._settings),
+            installing=lambda: self._conductor.installer.lock,
+        )
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
+        self._judge = Judge(settings, layout, self._ledger, clock=time.time)
         self._conductor = Conductor(
             settings,
             layout,
@@ -124,9 +135,11 @@ class Daemon:
             self._trigger,
             workers=WorkerPool(),
             gpus=NvmlGpus(),
+            judge=self._judge,
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
+        self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
         self._inbox = inbox
         self._started = time.time()
         self._state = "starting"
@@ -209,6 +222,7 @@ class Daemon:
             self._consumer.reconfigure(plan.running.stream)
             self._keeper.reconfigure(plan.running.retention)
             self._trigger.reconfigure(plan.running)
+            self._judge.reconfigure(plan.running)
             self._conductor.reconfigure(plan.running)
             log.info("config.reloaded", applied=plan.applied, next_job=plan.next_job, restart_required=plan.restart_required)
 
@@ -232,7 +246,9 @@ class Daemon:
                 case Request(id=id_, kind="train_now", arguments={"reason": str(reason), "time": int() | float() as asked}):
                     wanted = TrainingRequest(id_, min(asked, time.time()), reason)
                     await self._pipeline.space.repeat(lambda: self._trigger.ask(wanted))
-                    return {"ok": True, "under_way": None if self._conductor.job is None else self._conductor.job.id}
+                    return {"ok": True, "under_way": [one.job.id for one in self._conductor.under_way]}
+                case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
+                    return {"ok": True, "said": await self._promoter.promote(sha256, reason)}
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:
@@ -255,8 +271,7 @@ class Daemon:
             await asyncio.to_thread(write_status, self._layout, await self._status())
 
     async def _status(self) -> dict[str, Any]:
-        ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor
-        job, progress, resizing = conductor.job, conductor.progress, self._former.resizing
+        ingest, stream, resizing = self._pipeline.state, self._consumer.health, self._former.resizing
         age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
         messages_per_s, bytes_per_s = ingest.rate.now()
         scheduled = self._trigger.next_schedule()
@@ -296,15 +311,26 @@ class Daemon:
                 "threshold": self._settings.trigger.new_annotations,
                 "why": self._trigger.decision.why,
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
-                "job": None if job is None else job.id,
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
-                "progress": None if progress is None else progress.model_dump(mode="json"),
-                "jobs": [{"id": one.id, "state": one.state, "why": one.why, "dataset": one.dataset} for one in jobs[-10:]],
+                "jobs": jobs_document(jobs, self._conductor.under_way),
             },
             "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
             "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],
             "disk": disk(self._layout.root),
         }
+
+
+def jobs_document(jobs: Sequence[Job], under_way: Sequence[UnderWay]) -> list[dict[str, Any]]:
+    """The last jobs, the newest last; how far those are that are under way, and what they wait for."""
+    found = {one.job.id: one for one in under_way}
+    documents = []
+    for job in jobs[-_SHOWN_JOBS:]:
+        document = {name: getattr(job, name) for name in ("id", "state", "why", "dataset", "reason", "trial")}
+        if (one := found.get(job.id)) is not None:
+            progress = None if one.progress is None else one.progress.model_dump(mode="json")
+            document |= {"progress": progress, "waits_for": one.waits_for}
+        documents.append(document)
+    return documents
 
 
 def _model(model: Model) -> dict[str, Any]:

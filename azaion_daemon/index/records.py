@@ -79,7 +79,7 @@ def read_models(layout: Layout) -> tuple[list[Model], list[str]]:
 
 
 def _results(parent: Path, unreadable: list[str]) -> Iterator[tuple[Path, JobResult]]:
-    for directory in sorted(path.parent for path in parent.glob("*/result.json")):
+    for directory in sorted(path.parent for path in parent.glob("[!.]*/result.json")):
         try:
             result = JobDirectory(directory).read_result()
         except (TrainingError, OSError) as error:

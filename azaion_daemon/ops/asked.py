@@ -24,6 +24,6 @@ def train_now(layout: Layout, reason: str) -> str:
         return "No daemon is running; the training begins at its next start."
     if not answer["ok"]:
         raise OperatorError(answer["error"])
-    if answer["under_way"] is not None:
-        return f"A training is asked for; it follows the job {answer['under_way']}, which is under way."
+    if answer["under_way"]:
+        return f"A training is asked for; it follows what is under way: {', '.join(answer['under_way'])}."
     return "A training is asked for and begins now; see: azaion-daemon status"

@@ -46,6 +46,7 @@ def listed(settings: Settings, layout: Layout, *, now: float) -> tuple[list[dict
                 ledger.models(),
                 ledger.releases(),
                 living_workers(layout, on_disk.job_directories),
+                on_disk.model_directories,
             )
         verdicts = decide(facts, settings.retention, now=now).datasets
         return [

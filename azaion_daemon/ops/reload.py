@@ -16,6 +16,7 @@ _TAKEN = {
     "dataset": frozenset({Reload.NEXT_JOB}),
     "training": frozenset({Reload.NEXT_JOB}),
     "export": frozenset({Reload.NEXT_JOB}),
+    "gate": frozenset({Reload.LIVE}),
     "retention": frozenset({Reload.LIVE}),
 }
 """The sections whose parts take new settings while they work, and of which kinds."""

@@ -50,13 +50,18 @@ def render_status(document: dict[str, Any] | None) -> str:
     if stream["paused"]:
         lines.append(f"paused       {stream['paused']}")
     if resizing := training.get("resizing"):  # the last words may be those of an earlier version
-        lines.append(f"resizing     {resizing['done']} of {resizing['of']} images for the dataset of job {training['job']}")
-    if training["progress"]:
-        progress = training["progress"]
-        lines.append(f"job          {training['job']}: {progress['phase']}, epoch {progress['epoch']} of {progress['epochs']}")
+        lines.append(f"resizing     {resizing['done']} of {resizing['of']} images for a dataset")
+    lines += [f"job          {job['id']}: {_far(job)}" for job in training.get("jobs", ()) if "progress" in job]
     lines.append(f"model        {_model(current) if current else 'none yet'}")
     lines += [f"release {one['serial']:<4} {one['state']}{': ' + one['why'] if one['why'] else ''}" for one in document["releases"]]
     return "\n".join(lines)
+
+
+def _far(job: dict[str, Any]) -> str:
+    """How far a job is that is under way."""
+    progress = job["progress"]
+    where = job["state"] if progress is None else f"{progress['phase']}, epoch {progress['epoch']} of {progress['epochs']}"
+    return where + (f"; waits for {job['waits_for']}" if job["waits_for"] else "")
 
 
 def _model(current: dict[str, Any]) -> str:

@@ -19,12 +19,13 @@ _DATASET_NAME = re.compile(r"azaion-\d{4}-\d{2}-\d{2}(-[1-9]\d*)?")
 
 @dataclass(frozen=True, slots=True)
 class OnDisk:
-    """The datasets and the job directories that there are."""
+    """The datasets, the job directories and the directories of models that there are."""
 
     datasets: Sequence[DatasetOnDisk]
     unreadable: Sequence[str]
     """Of those that are named like a dataset and have a dataset.json, what cannot be read; they are left alone."""
     job_directories: Collection[str]
+    model_directories: Collection[str]
 
 
 def look_at_disk(layout: Layout) -> OnDisk:
@@ -44,7 +45,8 @@ def look_at_disk(layout: Layout) -> OnDisk:
             continue
         except (OSError, ValueError, KeyError, TypeError) as error:
             unreadable.append(f"{path / 'dataset.json'} cannot be read: {type(error).__name__}: {error}")
-    return OnDisk(datasets, unreadable, frozenset(path.name for path in _directories(layout.jobs)))
+    jobs, models = (frozenset(path.name for path in _directories(parent)) for parent in (layout.jobs, layout.models))
+    return OnDisk(datasets, unreadable, jobs, models)
 
 
 def living_workers(layout: Layout, job_directories: Iterable[str]) -> list[Worker]:

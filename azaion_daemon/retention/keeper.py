@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Never
 
@@ -14,12 +14,15 @@ from azaion_daemon.retention.rules import Decision, Facts, Fate, decide
 from azaion_daemon.settings import RetentionSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
+from azaion_daemon.training.evaluations import prune_evaluations
 from azaion_daemon.training.jobs import JobDirectory
 
 log = get_logger(__name__)
 
 _PERIOD_S = 86400.0
 _PAUSE_S = 0.005
+_EVALUATIONS = 500
+"""So many stay, a few kilobytes each: those of the models and images of some months."""
 
 
 class Keeper:
@@ -32,14 +35,19 @@ class Keeper:
         ledger: LedgerThread,
         *,
         prune: Callable[[], Awaitable[None]] | None = None,
+        installing: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`prune` is what gives back the disk that removed datasets have shared with others until now."""
+        """`prune` is what gives back the disk that removed datasets have shared with others until now.
+
+        While `installing` is held no other model becomes the current one.
+        """
         self._settings = settings
         self._layout = layout
         self._call = ledger
         self._ledger = ledger.ledger
         self._prune = prune
+        self._installing = installing
         self._clock = clock
         self._due = asyncio.Event()
 
@@ -70,26 +78,51 @@ class Keeper:
         """
         try:
             await self._finish_what_was_begun()
-            on_disk = await asyncio.to_thread(look_at_disk, self._layout)  # before the ledger: see there
-            facts = Facts(
-                on_disk.datasets,
-                on_disk.job_directories,
-                await self._call(self._ledger.jobs),
-                await self._call(self._ledger.models),
-                await self._call(self._ledger.releases),
-                await asyncio.to_thread(living_workers, self._layout, on_disk.job_directories),
-            )
+            async with self._installing():
+                models, unreadable = await self._decide()
+                aside = [await self._set_aside(self._layout.models, one.name, one.why) for one in models.models if one.fate is Fate.GOES]
+            for why in unreadable:
+                log.warning("retention.failed", name=None, why=why)
+            for removed in filter(None, aside):
+                await self._empty(*removed)
+            decision, _ = await self._decide()  # once more: what only those referred to may go too
         except OSError as error:
             log.warning("retention.failed", name=None, why=str(error))
             return
-        for why in on_disk.unreadable:
-            log.warning("retention.failed", name=None, why=why)
-        await self._carry_out(decide(facts, self._settings, now=self._clock()))
+        await self._carry_out(decision)
+        await self._prune_evaluations()
         if self._prune is not None:
             await self._prune()
 
+    async def _decide(self) -> tuple[Decision, Sequence[str]]:
+        """What may go now; and what cannot be read.
+
+        Raises:
+            OSError: The directories cannot be listed.
+        """
+        on_disk = await asyncio.to_thread(look_at_disk, self._layout)  # before the ledger: see there
+        facts = Facts(
+            on_disk.datasets,
+            on_disk.job_directories,
+            await self._call(self._ledger.jobs),
+            await self._call(self._ledger.models),
+            await self._call(self._ledger.releases),
+            await asyncio.to_thread(living_workers, self._layout, on_disk.job_directories),
+            on_disk.model_directories,
+        )
+        return decide(facts, self._settings, now=self._clock()), on_disk.unreadable
+
+    async def _prune_evaluations(self) -> None:
+        try:
+            pruned = await asyncio.to_thread(prune_evaluations, self._layout.evaluations, _EVALUATIONS)
+        except OSError as error:
+            log.warning("retention.failed", name=str(self._layout.evaluations), why=str(error))
+        else:
+            if pruned:
+                log.info("retention.evaluations_pruned", evaluations=pruned)
+
     async def _finish_what_was_begun(self) -> None:
-        for parent in (self._layout.datasets, self._layout.jobs):
+        for parent in (self._layout.datasets, self._layout.jobs, self._layout.models):
             for aside in await asyncio.to_thread(set_aside_before, parent):
                 await self._empty(aside, name_of(aside), "its removal was cut short before")
 
@@ -108,14 +141,18 @@ class Keeper:
                 await self._remove(layout.datasets, verdict.name, verdict.why)
 
     async def _remove(self, parent: Path, name: str, why: str) -> None:
+        if (removed := await self._set_aside(parent, name, why)) is not None:
+            await self._empty(*removed)
+
+    async def _set_aside(self, parent: Path, name: str, why: str) -> tuple[Path, str, str] | None:
+        """Take a directory's name from it; what `_empty` is to be given, or None where that cannot be."""
         try:
-            aside = await asyncio.to_thread(set_aside, parent / name, parent)
+            return await asyncio.to_thread(set_aside, parent / name, parent), name, why
         except FileNotFoundError:
-            return
+            return None
         except OSError as error:
             log.warning("retention.failed", name=str(parent / name), why=str(error))
-        else:
-            await self._empty(aside, name, why)
+            return None
 
     async def _empty(self, aside: Path, name: str, why: str) -> None:
         """Remove in portions, resting as long as each has taken: others use the same disk, and a stop waits for one portion only."""

@@ -9,9 +9,10 @@ still there, so it restores those media that a model was trained on, and their s
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import PurePath
 from typing import TypeVar
 
 from azaion_daemon.settings import RetentionSettings
@@ -20,7 +21,7 @@ from azaion_daemon.training.jobs import JobState
 
 _DAY_S = 86400.0
 _LAST_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-_ENDED = frozenset({JobState.RELEASING, JobState.RELEASED, JobState.REJECTED, JobState.FAILED, JobState.CANCELLED})
+_ENDED = frozenset({JobState.RELEASING, JobState.RELEASED, JobState.REJECTED, JobState.TRIED, JobState.FAILED, JobState.CANCELLED})
 """Of these nothing happens by itself any more: what is releasing lives on as its release, or was superseded. Any other state, also one that
 this release does not know, keeps all that it refers to."""
 
@@ -70,6 +71,8 @@ class Facts:
     models: Sequence[Model]
     releases: Sequence[Release]
     workers: Sequence[Worker]
+    model_directories: Collection[str] = ()
+    """What there is in {root}/models. A model whose directory is gone is history, unless it is the current one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +103,22 @@ class Decision:
 
     datasets: tuple[Verdict, ...]
     jobs: tuple[Verdict, ...]
+    models: tuple[Verdict, ...]
+    """By the name of the directory that a model is kept in."""
 
 
 def decide(facts: Facts, settings: RetentionSettings, *, now: float) -> Decision:
-    """Decide about every dataset and every job directory. Directories of jobs that the ledger does not know are none of ours."""
+    """Decide about every dataset, job directory and kept model. Directories that the ledger does not know are none of ours."""
+    models = _judge(
+        {directory_of(model): model for model in facts.models if directory_of(model) in facts.model_directories}.values(),
+        lambda model: (directory_of(model), _positions(facts).get(model.job or ""), model.current_since or model.created),
+        _collected(_references_to_models(facts)),
+        keep=settings.models_keep,
+        keep_days=settings.models_keep_days,
+        now=now,
+    )
+    kept = {verdict.name for verdict in models if verdict.fate is Fate.STAYS}
+    facts = replace(facts, models=[model for model in facts.models if model.current or directory_of(model) in kept])
     in_work = _collected(_references_to_jobs(facts))
     from_models = ((model.job, reference) for model, reference in _models(facts) if model.job is not None)
     jobs = _judge(
@@ -124,7 +139,18 @@ def decide(facts: Facts, settings: RetentionSettings, *, now: float) -> Decision
         keep_days=settings.datasets_keep_days,
         now=now,
     )
-    return Decision(datasets, jobs)
+    return Decision(datasets, jobs, models)
+
+
+def directory_of(model: Model) -> str:
+    """The name of the directory that a model is kept in."""
+    return PurePath(model.path).parent.name
+
+
+def predecessor(models: Iterable[Model]) -> Model | None:
+    """The model that was the current one before: what an operator would go back to."""
+    before = [model for model in models if not model.current]
+    return max(before, key=lambda model: (model.current_since is not None, model.current_since or model.created), default=None)
 
 
 def _judge(
@@ -164,10 +190,32 @@ def _references_to_jobs(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from ((model.job, f"release {release.serial} waits") for release, model in _waiting(facts) if model.job is not None)
 
 
+def _references_to_models(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Pairs of the directory of a model and what refers to it."""
+    there = [model for model in facts.models if directory_of(model) in facts.model_directories]
+    yield from ((directory_of(model), "it is the current model") for model in there if model.current)
+    if (before := predecessor(there)) is not None:
+        yield directory_of(before), "it was the current model before"
+    yield from ((directory_of(model), f"release {release.serial} waits") for release, model in _waiting(facts))
+    published = max((release for release in facts.releases if release.state == "published"), key=lambda one: one.serial, default=None)
+    if published is not None:
+        yield from (
+            (directory_of(model), f"release {published.serial} is the last one that was published")
+            for model in there
+            if model.sha256 == published.model_sha256
+        )
+
+
+def _positions(facts: Facts) -> dict[str, int | None]:
+    return {job.id: job.position for job in facts.jobs}
+
+
 def _references_to_datasets(facts: Facts, job_directories: Collection[str]) -> Iterator[tuple[str, str]]:
     """Pairs of a dataset and what refers to it."""
     everything = [dataset.name for dataset in facts.datasets]
     for job in facts.jobs:
+        if job.trial:
+            continue  # its sample lies in its own directory
         if job.state not in _ENDED:
             # Before it has a dataset its state does not tell which one is being formed for it.
             yield from ((name, f"job {job.id} is {job.state}") for name in (everything if job.dataset is None else [job.dataset]))

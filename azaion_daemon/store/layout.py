@@ -135,6 +135,11 @@ class Layout:
         return self.state / "gpus"
 
     @property
+    def evaluations(self) -> Path:
+        """Figures of models on test images, so that the current model is not evaluated with every candidate. Made when it is needed."""
+        return self.state / "evaluations"
+
+    @property
     def requests(self) -> Path:
         """What commands ask of the daemon."""
         return self.state / "requests"

@@ -43,6 +43,11 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM annotations"  # noqa: S608 - const
 _OUTLINE = "SELECT name, home, extension, image IS NOT NULL, pending IS NOT NULL, label_problem, dirty FROM annotations"
 _HOMES = {home.value: home for home in Home}
 _PASSED_OVER = "SELECT subject, why FROM audit WHERE time>=? AND action LIKE '% ignored' AND subject IN"
+_CAME = "min(first_seen, coalesce(created_at, first_seen))"
+_YOUNGER = (
+    f"SELECT name FROM annotations WHERE {_CAME}>? AND media<>'?' "  # noqa: S608 - constants; the literal is `UNKNOWN_MEDIA`
+    f"AND media NOT IN (SELECT media FROM annotations WHERE media<>'' AND {_CAME}<=?)"
+)
 _VARIABLES = 30_000
 """SQLite's limit of bound variables is 32,766."""
 _HOME, _MISSING, _CONFLICT = (_COLUMNS.index(column) for column in ("home", "image_missing", "image_conflict"))
@@ -293,6 +298,23 @@ class Ledger:
         """The side of the split that each media was given."""
         return dict(self._db.execute("SELECT name, side FROM media"))
 
+    def on_side(self, side: str, since: float) -> set[str]:
+        """The media that were given a side of the split by a time, in seconds since the epoch."""
+        return {name for (name,) in self._db.execute("SELECT name FROM media WHERE side=? AND assigned<=?", (side, since))}
+
+    def younger(self, names: Sequence[str], than: float) -> set[str]:
+        """Those annotations whose image came after a time (seconds since the epoch), and no other one of the same media before it.
+
+        An image came when its message was taken, but no later than its file or its producer says: that of a tree that was indexed was
+        there before. Of a media that was lost with a ledger nobody knows.
+        """
+        found: set[str] = set()
+        for start in range(0, len(names), _VARIABLES):
+            part = names[start : start + _VARIABLES]
+            rows = self._db.execute(f"{_YOUNGER} AND name IN ({','.join('?' * len(part))})", (than, than, *part))
+            found.update(name for (name,) in rows)
+        return found
+
     def add_sides(self, sides: Mapping[str, str]) -> None:
         """Record the sides of new media. A side never changes."""
         with self._transaction("recording the split in the ledger") as db:
@@ -311,7 +333,7 @@ class Ledger:
         rows = self._db.execute(f"SELECT {', '.join(_JOB_COLUMNS)} FROM jobs ORDER BY created, id")  # noqa: S608 - constants
         return [_job(row) for row in rows]
 
-    def put_current_model(self, model: Model) -> None:
+    def put_current_model(self, model: Model, *, why: str = "", actor: str = "daemon") -> None:
         """Record a model and make it the current one."""
         with self._transaction("recording the model in the ledger") as db:
             db.execute("UPDATE models SET current=0")
@@ -324,7 +346,7 @@ class Ledger:
             write_audit(
                 db,
                 self._clock(),
-                [AuditEntry(f"model {model.sha256}", "current", "daemon", f"job {model.job}" if model.job else "it was there")],
+                [AuditEntry(f"model {model.sha256}", "current", actor, why or (f"job {model.job}" if model.job else "it was there"))],
             )
 
     def models(self) -> list[Model]:

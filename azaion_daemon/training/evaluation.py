@@ -106,3 +106,19 @@ class Curves(Document):
     pr: PrecisionRecall
     f1: F1
     confusion: Confusion
+
+
+class CachedEvaluation(Document):
+    """An evaluation that was made before, and everything that it depends on."""
+
+    model: str
+    """SHA-256 of the ONNX."""
+    images: str
+    """Digest of the images and labels."""
+    class_names: tuple[str, ...]
+    imgsz: int
+    device: str
+    """The kind of device, such as `cpu`: figures of different ones differ in the last digits."""
+    library: str
+    """The version of Ultralytics."""
+    metrics: Metrics

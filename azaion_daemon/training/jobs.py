@@ -6,6 +6,8 @@
     progress.json     replaced about once a second
     prepared, trained, exported, evaluated, reported
                       one marker for each finished phase: a restart begins at the first phase without one
+    comparison.json   what the model is to be evaluated on and compared with, written by the daemon (`Comparison`)
+    curves.json       what its figures come from, for its report (`Curves`)
     run/              the library's own directory; it may remove it
     checkpoints/      whole pairs of last.pt and best.pt, the newest two
     model.pt, model.onnx
@@ -14,17 +16,21 @@
     reporting         a byte for each start of the phase that makes it, until it is made
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
+    attempts.jsonl    each start of a worker as it ended, a line each, written by the daemon
+    dataset/          of a trial: the sample that it is trained on
 
 There is no other channel between daemon and worker, so either may die, and the worker may run on another machine.
 """
 
 import json
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
@@ -32,6 +38,9 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
 from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import Comparison, Curves, Evaluation, Metrics
+
+if TYPE_CHECKING:
+    from azaion_daemon.training.history import Attempt
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -46,6 +55,7 @@ class JobState(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     HELD = "held"
+    TRIED = "tried"
     RELEASING = "releasing"
     RELEASED = "released"
     FAILED = "failed"
@@ -59,13 +69,14 @@ _TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.FORMING: _ENDS | {JobState.QUEUED},
         JobState.QUEUED: _ENDS | {JobState.RUNNING},
         # Back to the queue when it is to be tried again.
-        JobState.RUNNING: _ENDS | {JobState.ACCEPTED, JobState.REJECTED, JobState.HELD, JobState.QUEUED},
+        JobState.RUNNING: _ENDS | {JobState.ACCEPTED, JobState.REJECTED, JobState.HELD, JobState.QUEUED, JobState.TRIED},
         # Between these three an operator may overrule the gate.
         JobState.ACCEPTED: _ENDS | {JobState.RELEASING, JobState.REJECTED},
         JobState.REJECTED: _ENDS | {JobState.ACCEPTED},
         JobState.HELD: _ENDS | {JobState.ACCEPTED, JobState.REJECTED},
         JobState.RELEASING: _ENDS | {JobState.RELEASED},
         JobState.RELEASED: frozenset(),
+        JobState.TRIED: frozenset(),
         JobState.FAILED: frozenset(),
         JobState.CANCELLED: frozenset(),
     },
@@ -226,6 +237,8 @@ class JobDirectory:
         self.run = path / "run"
         self.checkpoints = path / "checkpoints"
         self.library_home = path / "home"  # where the library keeps its settings and fonts
+        self.sample = path / "dataset"
+        self.attempts = path / "attempts.jsonl"
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
         self.report = path / "report.html"
@@ -233,7 +246,7 @@ class JobDirectory:
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
-        return [path for path in (self.run, self.checkpoints, self.library_home) if path.is_dir() and not path.is_symlink()]
+        return [path for path in (self.run, self.checkpoints, self.library_home, self.sample) if path.is_dir() and not path.is_symlink()]
 
     def create(self, spec: JobSpec) -> None:
         """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
@@ -286,13 +299,28 @@ class JobDirectory:
         record = PhaseRecord(finished=datetime.now(UTC), seconds=round(seconds, 3), details=details)
         replace_durably(self.path / _MARKERS[phase], record.render())
 
+    def reopen(self, phase: Phase) -> None:
+        """Have a phase and those after it done once more, durably. No worker may have the job."""
+        phases = list(Phase)
+        for later in reversed(phases[phases.index(phase) :]):
+            (self.path / _MARKERS[later]).unlink(missing_ok=True)
+        fsync_directory(self.path)
+
     def read_comparison(self) -> Comparison | None:
         """What the model is to be evaluated on; None where that is not said."""
         return self._read("comparison.json", Comparison)
 
+    def write_comparison(self, comparison: Comparison) -> None:
+        """Say what the model is to be evaluated on."""
+        replace_durably(self.path / "comparison.json", comparison.render())
+
     def read_curves(self) -> Curves | None:
         """What the model's figures come from, once it is evaluated."""
         return self._read("curves.json", Curves)
+
+    def write_curves(self, curves: Curves) -> None:
+        """Say what the model's figures come from."""
+        replace_durably(self.path / "curves.json", curves.render())
 
     def read_result(self) -> JobResult | None:
         """How the attempt ended, if it has."""
@@ -307,6 +335,30 @@ class JobDirectory:
         earlier = len(list(self.path.glob("result.*.json")))
         (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
         fsync_directory(self.path)
+
+    def read_attempts(self) -> "list[Attempt]":
+        """Each start of a worker, as it ended, the oldest first. A line that a crash has torn is not there."""
+        from azaion_daemon.training.history import Attempt  # noqa: PLC0415 - it is made of what is defined here
+
+        try:
+            lines = self.attempts.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            with suppress(ValidationError):
+                found.append(Attempt.parse(line))
+        return found
+
+    def append_attempt(self, attempt: "Attempt") -> None:
+        """Record how a start of a worker ended, durably. What a crash has left of a line before is ended first."""
+        with storage("recording an attempt"), self.attempts.open("ab") as file:
+            if file.tell():
+                file.write(b"\n")
+            file.write(attempt.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            fsync_directory(self.path)
 
     def _read(self, name: str, kind: type[_D]) -> _D | None:
         try:

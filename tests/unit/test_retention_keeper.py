@@ -276,3 +276,40 @@ async def test_a_ledger_that_fails_is_not_taken_for_one_that_refers_to_nothing(l
     with pytest.raises(Exception, match="models"):
         await keeper(layout, ledger).make_pass()
     assert len(names(layout.datasets)) == 2
+
+
+async def test_a_model_goes_with_its_directory_and_its_row_stays(layout: Layout, ledger: LedgerThread) -> None:
+    settings = KEEP_ONE.model_copy(update={"models_keep": 1, "models_keep_days": 10})
+    for number in range(4):
+        path = layout.models / f"azaion-2026-01-0{number + 1}"
+        path.mkdir()
+        (path / "azaion.onnx").write_bytes(b"x" * 5000)
+        since = NOW - (90 - 30 * number) * DAY
+        made = Model(f"m{number}", None, None, {}, str(path / "azaion.onnx"), current=number == 3, created=since, current_since=since)
+        ledger.ledger.put_model(made)
+    (layout.models / "yolo26m.pt").write_bytes(b"base")
+    (layout.models / "mine").mkdir()
+    held: list[bool] = []
+    guard = asyncio.Lock()
+
+    def installing() -> asyncio.Lock:
+        held.append(guard.locked())
+        return guard
+
+    with capture_logs() as logs:
+        await Keeper(settings, layout, ledger, installing=installing, clock=lambda: NOW).make_pass()
+    assert names(layout.models) == {"azaion-2026-01-03", "azaion-2026-01-04", "yolo26m.pt", "mine"}
+    assert [line["name"] for line in logs if line["event"] == "retention.removed"] == ["azaion-2026-01-02", "azaion-2026-01-01"]
+    assert (len(ledger.ledger.models()), held) == (4, [False])
+
+
+async def test_evaluations_are_kept_up_to_a_number(layout: Layout, ledger: LedgerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azaion_daemon.retention.keeper._EVALUATIONS", 2)
+    await keeper(layout, ledger).make_pass()  # there is none yet
+    layout.evaluations.mkdir()
+    for number in range(4):
+        file = layout.evaluations / f"{number}.json"
+        file.write_text("{}")
+        os.utime(file, (NOW + number, NOW + number))
+    await keeper(layout, ledger).make_pass()
+    assert names(layout.evaluations) == {"2.json", "3.json"}

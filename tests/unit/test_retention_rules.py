@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azaion_daemon.retention.rules import DatasetOnDisk, Decision, Facts, Fate, Verdict, Worker, decide
+from azaion_daemon.retention.rules import DatasetOnDisk, Decision, Facts, Fate, Verdict, Worker, decide, directory_of
 from azaion_daemon.settings import RetentionSettings
 from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.training.jobs import JobState
 
 DAY = 86400.0
 NOW = 1_780_000_000.0
-KEEP_FEW = RetentionSettings(datasets_keep=1, datasets_keep_days=10, jobs_keep=1, jobs_keep_days=10)
-ENDED = [JobState.RELEASED, JobState.RELEASING, JobState.FAILED, JobState.CANCELLED, JobState.REJECTED]
+KEEP_FEW = RetentionSettings(datasets_keep=1, datasets_keep_days=10, jobs_keep=1, jobs_keep_days=10, models_keep=1, models_keep_days=10)
+ENDED = [JobState.RELEASED, JobState.RELEASING, JobState.FAILED, JobState.CANCELLED, JobState.REJECTED, JobState.TRIED]
 UNDER_WAY = [state for state in JobState if state not in ENDED]
 
 
@@ -32,13 +32,28 @@ def job(number: int, state: str = "failed", *, days_old: float = 0.0, dataset: s
 
 
 def model(number: int, *, current: bool = False, **others: Any) -> Model:
-    values: dict[str, Any] = {"job": f"j{number}", "dataset_id": f"id{number}", "metrics": {}, "path": "", "created": NOW}
+    values: dict[str, Any] = {
+        "job": f"j{number}",
+        "dataset_id": f"id{number}",
+        "metrics": {},
+        "path": f"/azaion/models/dir{number}/azaion.onnx",
+    }
+    values["created"] = NOW - 30 * DAY
     return Model(**{"sha256": f"m{number}", "current": current, **values, **others})
 
 
 def facts(**given: Any) -> Facts:
     there = {job.id for job in given.get("jobs", ())}
-    nothing: dict[str, Any] = {"datasets": (), "job_directories": there, "jobs": (), "models": (), "releases": (), "workers": ()}
+    kept = {directory_of(model) for model in given.get("models", ())}
+    nothing: dict[str, Any] = {
+        "model_directories": kept,
+        "datasets": (),
+        "job_directories": there,
+        "jobs": (),
+        "models": (),
+        "releases": (),
+        "workers": (),
+    }
     return Facts(**(nothing | given))
 
 
@@ -171,6 +186,61 @@ def test_a_clock_that_has_jumped_back_makes_everything_young() -> None:
     assert going(decided(now=0.0, datasets=[OLD, YOUNG, NEWEST]).datasets) == []
 
 
+def lived(number: int, *, days_old: float, **others: Any) -> Model:
+    """A model that became the current one so many days ago."""
+    return model(number, job=None, dataset_id=None, current_since=NOW - days_old * DAY, **others)
+
+
+def test_a_model_goes_by_count_and_age_but_never_the_current_one_nor_its_predecessor() -> None:
+    models = [lived(number, days_old=100 - 20 * number, current=number == 5) for number in range(6)]
+    made = decided(models=models)
+    assert going(made.models) == ["dir3", "dir2", "dir1", "dir0"]
+    young = [lived(number, days_old=9.9 - 1.9 * number, current=number == 5) for number in range(6)]
+    assert going(decided(models=young).models) == []
+    many = KEEP_FEW.model_copy(update={"models_keep": 4})
+    assert going(decided(many, models=models).models) == ["dir1", "dir0"]
+
+
+def test_an_older_model_that_was_promoted_again_is_as_new_as_its_promotion() -> None:
+    models = [lived(1, days_old=0, current=True, created=NOW - 900 * DAY), *(lived(number, days_old=50 - number) for number in range(2, 5))]
+    verdicts = {verdict.name: verdict for verdict in decided(models=models).models}
+    assert {name for name, verdict in verdicts.items() if verdict.fate is Fate.STAYS} == {"dir1", "dir4"}
+    assert verdicts["dir4"].why == "it was the current model before"
+
+
+@pytest.mark.parametrize(
+    ("releases", "stays"),
+    [
+        ([Release(1, "m0", "waiting", 0, 0)], True),
+        ([Release(1, "m0", "published", 0, 0)], True),  # consumers have it
+        ([Release(1, "m0", "published", 0, 0), Release(2, "m2", "published", 0, 0)], False),
+        ([Release(1, "m0", "superseded", 0, 0)], False),
+    ],
+)
+def test_a_model_stays_while_consumers_have_it_or_are_to_have_it(releases: list[Release], *, stays: bool) -> None:
+    models = [lived(number, days_old=100 - 50 * number, current=number == 2) for number in range(3)]
+    assert ("dir0" in going(decided(models=models, releases=releases).models)) is not stays
+
+
+def test_a_model_that_is_gone_keeps_neither_its_dataset_nor_its_job() -> None:
+    there: dict[str, Any] = {"datasets": [OLD, NEWEST], "jobs": [job(1, "released", days_old=30), job(2)], "models": [model(1)]}
+    assert (going(decided(**there).datasets), going(decided(**there).jobs)) == ([], [])
+    gone = decided(**there, model_directories=())
+    assert (going(gone.datasets), going(gone.jobs)) == (["d1"], ["j1"])
+    removed = decided(**{**there, "models": [model(1), *(lived(number, days_old=number, current=number == 2) for number in (2, 3))]})
+    assert (going(removed.models), going(removed.datasets)) == (["dir1"], ["d1"])
+
+
+def test_the_dataset_of_the_current_model_stays_even_if_somebody_has_removed_the_model() -> None:
+    """What it has seen is left out where models are compared."""
+    made = decided(datasets=[OLD, NEWEST], models=[model(1, job=None, current=True)], model_directories=())
+    assert going(made.datasets) == []
+
+
+def test_directories_of_models_that_the_ledger_does_not_know_are_none_of_ours() -> None:
+    assert [verdict.name for verdict in decided(models=[model(1)], model_directories={"dir1", "base-models"}).models] == ["dir1"]
+
+
 numbers = st.integers(0, 9)
 times = st.floats(0, 4e9)
 states = st.sampled_from([*JobState, "pondering"])
@@ -198,10 +268,14 @@ def worlds(draw: st.DrawFn) -> Facts:
     models = draw(
         st.lists(
             st.builds(
-                lambda n, j, d: model(n, job=None if j is None else f"j{j}", dataset_id=None if d is None else f"id{d}"),
+                lambda n, j, d, c, t: model(
+                    n, job=None if j is None else f"j{j}", dataset_id=None if d is None else f"id{d}", current=c and n == 0, current_since=t
+                ),
                 numbers,
                 maybe,
                 maybe,
+                st.booleans(),
+                st.one_of(st.none(), times),
             ),
             unique_by=lambda one: one.sha256,
         )
@@ -210,7 +284,8 @@ def worlds(draw: st.DrawFn) -> Facts:
         st.lists(st.builds(lambda n, s: Release(n, f"m{n}", s, 0, 0), numbers, st.sampled_from(["waiting", "published", "superseded"])))
     )
     workers = draw(st.lists(st.builds(lambda j, d: Worker(f"j{j}", None if d is None else f"d{d}"), numbers, maybe), max_size=2))
-    return Facts(datasets, {f"j{n}" for n in draw(st.sets(numbers))}, jobs, models, releases, workers)
+    kept = {f"dir{n}" for n in draw(st.sets(numbers))}
+    return Facts(datasets, {f"j{n}" for n in draw(st.sets(numbers))}, jobs, models, releases, workers, kept)
 
 
 settings = st.builds(
@@ -219,6 +294,8 @@ settings = st.builds(
     datasets_keep_days=st.floats(0, 400),
     jobs_keep=st.integers(1, 4),
     jobs_keep_days=st.floats(0, 400),
+    models_keep=st.integers(1, 4),
+    models_keep_days=st.floats(0, 400),
 )
 
 
@@ -230,7 +307,8 @@ def test_what_is_referred_to_never_goes(world: Facts, limits: RetentionSettings,
     touched_jobs = gone_jobs | set(going(made.jobs, Fate.SHRINKS))
     ids = {one.id: one.name for one in world.datasets}
     by_job = {one.id: one.dataset for one in world.jobs}
-    for one in world.models:
+    gone_models = set(going(made.models)) | {directory_of(one) for one in world.models} - set(world.model_directories)
+    for one in (one for one in world.models if one.current or directory_of(one) not in gone_models):
         assert one.job not in gone_jobs
         trained_on = by_job.get(str(one.job))
         assert (trained_on if trained_on in ids.values() else ids.get(str(one.dataset_id))) not in gone
@@ -261,6 +339,7 @@ def test_what_is_decided_once_more_after_it_was_carried_out_lets_nothing_else_go
         world,
         datasets=[one for one in world.datasets if one.name not in going(first.datasets)],
         job_directories=set(world.job_directories) - set(going(first.jobs)),
+        model_directories=set(world.model_directories) - set(going(first.models)),
     )
     second = decide(left, limits, now=now)
-    assert (going(second.datasets), going(second.jobs)) == ([], [])
+    assert (going(second.datasets), going(second.jobs), going(second.models)) == ([], [], [])

@@ -38,7 +38,7 @@ def status_document(**stream: Any) -> dict[str, Any]:
         "uptime_s": 1.0,
         "stream": {"connected": True, "why": None, "position": 7, "reconnects": 2, "attempts": 0, "paused": None, **stream},
         "annotations": {"seed": 1},
-        "training": {"why": "wait", "progress": None},
+        "training": {"why": "wait", "jobs": []},
         "models": {"current": None},
         "releases": [],
     }
@@ -63,5 +63,5 @@ def test_people_are_told_how_fast_it_is() -> None:
 
 def test_how_far_resizing_is_stands_in_the_status() -> None:
     document = status_document()
-    document["training"] |= {"job": "J", "resizing": {"done": 7, "of": 90}}
-    assert "resizing     7 of 90 images for the dataset of job J" in render_status(document).splitlines()
+    document["training"] |= {"resizing": {"done": 7, "of": 90}}
+    assert "resizing     7 of 90 images for a dataset" in render_status(document).splitlines()

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,15 +19,18 @@ from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.judging import Judge
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import DueRecord, DueTables, TrainingRequest
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Job, Position
-from azaion_daemon.training.evaluation import Metrics
+from azaion_daemon.training.evaluation import Evaluation, Metrics
 from azaion_daemon.training.gpus import Discovery
-from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Outcome, Progress
+from azaion_daemon.training.history import Attempt
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Progress
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.training.retry import Again, GiveUp, decide
 from azaion_daemon.triggering import Trigger
 from tests.unit.builders import SMALL, make_root, put_files, row
 
@@ -42,7 +45,7 @@ class Worker(WorkerPool):
     def __init__(self) -> None:
         super().__init__()
         self.outcomes: list[Outcome] = []
-        self.attempts = 3
+        self.attempts = 0
         self.started = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_end.set()
@@ -59,12 +62,27 @@ class Worker(WorkerPool):
             files[kind] = ModelFile(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
         job.report.write_text(f"report of {job.path.name}")
         metrics = Metrics(images=1, instances=1, map50=0.5, map50_95=0.5, classes=())
+        comparison = job.read_comparison()
+        rival = None if comparison is None or comparison.rival is None else comparison.rival.sha256
+        evaluation = Evaluation(rival=rival, images=1000, digest="", candidate=metrics, current=None if rival is None else metrics)
         result = JobResult(
-            outcome=outcome, reason="so it is told", metrics=metrics, attempts=self.attempts, finished=datetime.now(UTC), **files
+            outcome=outcome,
+            reason="so it is told",
+            metrics=metrics,
+            evaluation=evaluation,
+            attempts=self.attempts,
+            finished=datetime.now(UTC),
+            **files,
         )
         if outcome is Outcome.DONE:
             job.write_result(result)
         return result
+
+
+def at_once(spec: JobSpec, attempts: Sequence[Attempt]) -> Again | GiveUp:
+    """As it is decided, without the pause."""
+    decided = decide(spec, attempts)
+    return replace(decided, pause_s=0.0) if isinstance(decided, Again) else decided
 
 
 class NoGpus:
@@ -103,7 +121,7 @@ class Site:
         self.released: list[str] = []
         self.conductor = Conductor(
             settings, layout, self.call, self.pipeline, former, self.trigger, workers=self.worker, gpus=NoGpus(),
-            order_release=self._release, retry_pause_s=0.0, clock=clock,
+            judge=Judge(settings, layout, self.call, clock=clock), order_release=self._release, retry=at_once, clock=clock,
         )  # fmt: skip
         self._offset = MEDIA
 
@@ -216,7 +234,7 @@ async def test_what_comes_due_while_a_job_is_under_way_fires_after_it(layout: La
         (job,) = await one.jobs()
         await one.change()
         await one.ask()
-        await one.until_why(f"wait because job {job.id} is under way; what was asked for follows it; {MEDIA} annotations are new")
+        await one.until_why(f"wait because job {job.id} is under way; what was asked for follows; {MEDIA} annotations are new")
         assert len(await one.jobs()) == 1
         one.worker.may_end.set()
         _, second = await one.until_states("releasing", "releasing")
@@ -293,7 +311,7 @@ async def test_new_weights_are_other_settings(layout: Layout, settings: Settings
 async def test_what_failed_for_the_machine_is_tried_again_by_itself(layout: Layout, settings: Settings) -> None:
     now = NIGHT
     async with site(layout, settings, lambda: now) as one:
-        one.worker.outcomes = [Outcome.INFRASTRUCTURE]
+        one.worker.outcomes = [Outcome.INFRASTRUCTURE] * 5
         await one.change()
         (job,) = await one.until_states("failed")
         assert job.blame == "infrastructure"

@@ -1,0 +1,63 @@
+"""A model that was the current one before becomes it again, because an operator says so."""
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+from azaion_daemon.errors import OperatorError
+from azaion_daemon.ingest.space import Space
+from azaion_daemon.installing import Installer
+from azaion_daemon.logs import get_logger
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import LedgerThread
+from azaion_daemon.store.records import Model
+
+log = get_logger(__name__)
+
+
+class Promoter:
+    """Makes kept models the current one, as they are in the ledger."""
+
+    def __init__(self, layout: Layout, ledger: LedgerThread, space: Space, installer: Installer) -> None:
+        self._layout = layout
+        self._call = ledger
+        self._ledger = ledger.ledger
+        self._space = space
+        self._installer = installer
+
+    async def promote(self, sha256: str, reason: str) -> str:
+        """Make a kept model the current one and have it released; says so in a sentence. Done again it is the same as once.
+
+        What is under way is compared with it then.
+
+        Raises:
+            OperatorError: There is no such model, or its files are gone or damaged.
+            StorageError: The disk failed; or it is full, and nobody waits any longer.
+        """
+        async with self._installer.lock:
+            models = await self._call(self._ledger.models)
+            model = next((model for model in models if model.sha256 == sha256), None)
+            if model is None:
+                raise OperatorError(f"there is no model {sha256}. See: azaion-daemon model list")
+            if not model.current:
+                await asyncio.to_thread(_check, model, self._layout)
+            await self._installer.put_in_place(model, reason=reason, actor="operator")
+            log.info("model.promoted", sha256=sha256, job=model.job, why=reason)
+        return f"Model {sha256[:12]} is the current one and is released."
+
+
+def _check(model: Model, layout: Layout) -> None:
+    onnx = Path(model.path)
+    pt = onnx.with_name(layout.pt.name)
+    gone = f"the files of model {model.sha256[:12]} are gone from {onnx.parent} (retention.models_keep, models_keep_days)"
+    try:
+        with onnx.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise OperatorError(f"{gone}; it cannot be promoted any more") from error
+    except OSError as error:
+        raise OperatorError(f"{onnx} cannot be read: {error.strerror}. Check its owner and mode") from error
+    if digest != model.sha256:
+        raise OperatorError(f"{onnx} is damaged: its SHA-256 begins with {digest[:12]}. Restore it from a backup")
+    if model.job is not None and not pt.is_file():
+        raise OperatorError(f"{pt} is gone; the next training could not start from this model. Restore it from a backup")
