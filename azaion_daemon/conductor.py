@@ -19,6 +19,7 @@ from azaion_daemon.installing import Installer
 from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
+from azaion_daemon.stamping import stamp_reports
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job
@@ -99,7 +100,9 @@ class Conductor:
     async def run(self) -> Never:
         """Work until cancelled. Workers under way are left running then."""
         async with asyncio.TaskGroup() as tasks:
-            unfinished = [job for job in await self._call(self._ledger.jobs) if JobState(job.state) in UNFINISHED]
+            jobs = await self._call(self._ledger.jobs)
+            await stamp_reports(self._layout, jobs)
+            unfinished = [job for job in jobs if JobState(job.state) in UNFINISHED]
             # What is accepted is installed before any other is decided about, in the order in which that was accepted.
             for job in sorted(unfinished, key=lambda job: (job.state != JobState.ACCEPTED, job.changed, job.id)):
                 self._begin(tasks, job)

@@ -4,10 +4,11 @@ The page keeps a block for it between two comments, with one entry a verdict, th
 everything in an entry is escaped, so that no text can end the block.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from azaion_daemon.store.durable import replace_durably, storage
 from azaion_daemon.training.gate import Check, Decision, Verdict
@@ -15,6 +16,7 @@ from azaion_daemon.training.jobs import JobDirectory
 
 _BEGIN, _END, _ENTRY = "<!--verdicts-->", "<!--/verdicts-->", "<!--verdict-->"
 _PENDING = "pending"
+_WHO = {"gate": "the gate", "operator": "an operator"}
 _SIGNS = {Decision.ACCEPTED: "✓", Decision.REJECTED: "✕", Decision.HELD: "‖"}
 
 
@@ -56,6 +58,21 @@ def stamp_page(page: Path, verdict: Verdict, *, by: str, at: datetime, reason: s
             kept = [one for one in entries if not _is_pending(one)]
             replace_durably(page, (before + _block([entry, *kept]) + after).encode())
         return True
+
+
+def stamp_recorded(page: Path, recorded: Mapping[str, Any]) -> bool:
+    """Bring a page up to what the ledger has of a job's verdict: that and, under `before`, each that it overruled, the oldest first.
+
+    Raises:
+        StorageError: As in `stamp`.
+    """
+    earlier = recorded.get("before")
+    if earlier is not None and not stamp_recorded(page, earlier):
+        return False
+    checks = tuple(Check(**check) for check in recorded.get("checks", ()))
+    verdict = Verdict(Decision(recorded["decision"]), recorded["reason"], checks)
+    by = _WHO.get(recorded["by"], recorded["by"])
+    return stamp_page(page, verdict, by=by, at=datetime.fromtimestamp(recorded["time"], UTC), reason=None)
 
 
 def stamped(directory: JobDirectory) -> bool:

@@ -72,10 +72,3 @@ async def test_a_job_that_waits_for_a_gpu_keeps_its_dataset_over_restarts(layout
         (job,) = await one.until_states("releasing")
         assert [path.name for path in layout.datasets.iterdir()] == [job.dataset]
         assert JobDirectory(layout.jobs / job.id).read_spec().gpus == ()
-
-
-async def test_the_report_is_kept_beside_the_model(layout: Layout) -> None:
-    async with site(layout, settings_of(layout.root)) as one:
-        await one.change()
-        (job,) = await one.until_states("releasing")
-        assert (layout.models / str(job.dataset) / "report.html").read_text() == f"report of {job.id}"
