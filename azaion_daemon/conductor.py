@@ -21,6 +21,7 @@ from azaion_daemon.installing import Installer, complete_result
 from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
+from azaion_daemon.stamping import stamp_report, stamp_reports
 from azaion_daemon.store.durable import is_locked
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
@@ -116,6 +117,7 @@ class Conductor:
         async with asyncio.TaskGroup() as group:
             self._group = group
             jobs = await self._call(self._ledger.jobs)
+            await stamp_reports(self._layout, jobs)
             unfinished = [job for job in jobs if JobState(job.state) in UNFINISHED]
             # What is accepted is installed before any other is decided about, in the order in which that was accepted.
             for job in sorted(unfinished, key=lambda job: (job.state != JobState.ACCEPTED, job.changed, job.id)):
@@ -199,6 +201,7 @@ class Conductor:
             state = advance(JobState(job.state), JobState(decision))
             ruled = replace(job, state=state, why=reason, changed=now, verdict=document)
             await self._space.repeat(lambda: self._call(self._ledger.put_job, ruled, actor="operator"))
+            await stamp_report(self._layout, ruled)
             log.info("job.judged", job=job.id, decision=decision, why=reason, by="operator")
             log.info("job.state", job=job.id, state=state, before=job.state, why=reason)
             if state is JobState.ACCEPTED and self._group is not None:

@@ -24,6 +24,7 @@ from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
 from azaion_daemon.specs import settings_for, spec_for
+from azaion_daemon.stamping import stamp_report
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
@@ -346,6 +347,7 @@ class Course:
             document_of_result = result.model_dump(mode="json")
             state = _STATE_OF[verdict.decision]
             await self._set(state, why=verdict.reason, judged=True, result=document_of_result, verdict=document)
+            await stamp_report(shop.layout, self.job)
             if state is JobState.ACCEPTED:
                 await self._install()
 

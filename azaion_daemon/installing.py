@@ -94,6 +94,8 @@ def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
         kept.mkdir(exist_ok=True)
         fsync_directory(kept.parent)
         _copy_durably(directory.path / "result.json", kept / "result.json")
+        if directory.report.exists():
+            _copy_durably(directory.report, kept / directory.report.name)
         for source, name in ((directory.pt, layout.pt.name), (directory.onnx, layout.onnx.name)):
             _copy_durably(source, kept / name)
 

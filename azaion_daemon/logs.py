@@ -104,6 +104,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "worker.retried": ("warning", "A worker ended for a cause that may pass; after `pause_s` the job goes on from its last checkpoint."),
     "worker.stray": ("warning", "A worker lives although its job has ended; it is ended, or `why` says what hinders that."),
     "worker.ended": ("info", "A worker process ended."),
+    "report.not_stamped": ("warning", "The verdict about a model is not in its report, see `why`; the ledger has it."),
     "gate.prepared": ("info", "What a job's model is evaluated on, and compared with (`rival`); `left_out` counts test images by reason."),
     "gate.dataset_unreadable": ("warning", "What a model was trained on cannot be read; the ledger is asked instead."),
     "model.current": ("info", "A model became the current one."),

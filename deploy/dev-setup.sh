@@ -1,5 +1,5 @@
 #!/bin/sh
-# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, and RabbitMQ from the distribution.
+# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, RabbitMQ and Chromium from the distribution.
 # Running it again costs nothing while the lock has not changed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -9,6 +9,7 @@ LOCK=requirements/dev.txt
 STAMP=$VENV/.installed
 RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 POLICY=/usr/sbin/policy-rc.d
+NO_CHROMIUM=$VENV/.no-chromium
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -59,6 +60,15 @@ docker_answers() { command -v docker >/dev/null && docker info >/dev/null 2>&1; 
 
 remove_policy() { as_root rm -f "$POLICY"; }
 
+# Packages of the distribution; what apt says is shown when it fails.
+apt_install() {
+    log=$VENV/apt.log
+    if { as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "$@"; } \
+        >"$log" 2>&1 </dev/null; then return; fi
+    cat "$log" >&2
+    return 1
+}
+
 # The package would start a broker of its own. policy-rc.d forbids that now, and a disabled unit does so at the next boot.
 install_rabbitmq() {
     if [ -x "$RABBITMQ" ]; then return; fi
@@ -80,12 +90,8 @@ install_rabbitmq() {
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$POLICY" >/dev/null
         as_root chmod 755 "$POLICY"
     fi
-    log=$VENV/apt.log
-    if ! { as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends rabbitmq-server; } \
-        >"$log" 2>&1 </dev/null; then
-        cat "$log" >&2
+    apt_install rabbitmq-server ||
         fail "apt-get could not install rabbitmq-server; see above. Repair apt, or install RabbitMQ yourself, and try again."
-    fi
     if command -v systemctl >/dev/null; then
         for unit in rabbitmq-server.service epmd.service epmd.socket; do # one at a time: a missing one must not keep the others enabled
             as_root systemctl disable --quiet "$unit" 2>/dev/null || true
@@ -95,6 +101,23 @@ install_rabbitmq() {
     say "RabbitMQ is installed"
 }
 
+# A test looks at the reports of trainings with it; nothing else needs it, so the rest goes on without.
+install_chromium() {
+    if command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -e "$NO_CHROMIUM" ]; then return; fi
+    if ! may_be_root || ! command -v apt-get >/dev/null; then
+        say "Chromium is not installed, so no test will look at reports. To have it, run as root: apt-get install chromium"
+        return
+    fi
+    say "installing Chromium from the distribution"
+    if apt_install chromium fonts-dejavu-core; then
+        say "Chromium is installed"
+    else
+        touch "$NO_CHROMIUM"
+        say "apt-get could not install chromium; see above. No test will look at reports. Remove $NO_CHROMIUM to try again."
+    fi
+}
+
 install_python_packages
 install_rabbitmq
+install_chromium
 say "ready"

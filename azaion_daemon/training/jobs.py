@@ -4,7 +4,7 @@
     lock              locked (flock) by the worker for as long as it lives
     identity.json     which process that is, and how often this job was started
     progress.json     replaced about once a second
-    prepared, trained, exported, evaluated
+    prepared, trained, exported, evaluated, reported
                       one marker for each finished phase: a restart begins at the first phase without one
     comparison.json   what the model is to be evaluated on and compared with, written by the daemon (`Comparison`)
     curves.json       what its figures come from, for its report (`Curves`)
@@ -12,6 +12,8 @@
     checkpoints/      whole pairs of last.pt and best.pt, the newest two
     model.pt, model.onnx
                       what came out
+    report.html       the same for people, one self-contained page; the daemon puts the verdict into it
+    reporting         a byte for each start of the phase that makes it, until it is made
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
     attempts.jsonl    each start of a worker as it ended, a line each, written by the daemon
@@ -114,10 +116,17 @@ class Phase(StrEnum):
     TRAIN = "train"
     EXPORT = "export"
     EVALUATE = "evaluate"
+    REPORT = "report"
 
 
 _MARKERS: Mapping[Phase, str] = MappingProxyType(
-    {Phase.PREPARE: "prepared", Phase.TRAIN: "trained", Phase.EXPORT: "exported", Phase.EVALUATE: "evaluated"},
+    {
+        Phase.PREPARE: "prepared",
+        Phase.TRAIN: "trained",
+        Phase.EXPORT: "exported",
+        Phase.EVALUATE: "evaluated",
+        Phase.REPORT: "reported",
+    },
 )
 
 
@@ -237,6 +246,7 @@ class JobDirectory:
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
         self.report = path / "report.html"
+        self.reporting = path / "reporting"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""

@@ -112,6 +112,12 @@ async def test_a_job_becomes_a_model_that_consumers_can_run(
     shapes = [[one.dim_value for one in value.type.tensor_type.shape.dim] for value in (*graph.input, *graph.output)]
     anchors = 8 * 8 + 4 * 4 + 2 * 2  # of 64 pixels: fewer than the 300 detections of a larger image
     assert shapes == [[2, 3, SIDE, SIDE], [2, anchors, 6]]
+    reported = job.marker(Phase.REPORT)
+    assert reported is not None
+    assert reported.details == {}, job.log.read_text()
+    page = job.report.read_text()
+    assert page.count("data:image/jpeg;base64,") == PARTS["test"]
+    assert "No image could be looked at" not in page
     assert list((tmp_path / "home").iterdir()) == []  # nothing is left in the user's home
     assert list((job.path / "home").glob("Microsoft")) == []  # ONNX Runtime told nobody
 

@@ -30,6 +30,7 @@ from azaion_daemon.training.gpus import Discovery, Gpus
 from azaion_daemon.training.history import Attempt
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Progress
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.training.report_verdict import pending
 from azaion_daemon.training.retry import Again, GiveUp, decide
 from azaion_daemon.triggering import Trigger
 from tests.unit.builders import SMALL, make_root, put_files, row
@@ -69,6 +70,7 @@ class Worker(WorkerPool):
         for kind, path in (("pt", job.pt), ("onnx", job.onnx)):
             path.write_text(f"{kind} of {job.path.name}")
             files[kind] = ModelFile(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
+        job.report.write_text(pending(trial=False))
         metrics = Metrics(images=1, instances=1, map50=0.5, map50_95=0.5, classes=())
         comparison = job.read_comparison()
         rival = None if comparison is None or comparison.rival is None else comparison.rival.sha256

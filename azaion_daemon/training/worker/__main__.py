@@ -6,14 +6,13 @@ status says nothing but that another worker has the job (75); everything else is
 
 import hashlib
 import os
-import platform
 import sys
 import time
 import traceback
 import uuid
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 from azaion_daemon.errors import RootError
@@ -23,9 +22,8 @@ from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelF
 from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
 from azaion_daemon.training.worker.failures import PhaseError, classify
-from azaion_daemon.training.worker.report import ProgressReport, say
-
-_PACKAGES = ("torch", "ultralytics-opencv-headless", "onnx", "onnxruntime")
+from azaion_daemon.training.worker.progress import ProgressReport, say
+from azaion_daemon.training.worker.versions import versions
 
 
 def main(directory: Path) -> int:
@@ -115,7 +113,7 @@ def _result(job: JobDirectory, spec: JobSpec | None, attempt: int) -> JobResult:
         outcome=Outcome.DONE,
         dataset_id=None if spec is None else spec.dataset_id,
         settings={} if spec is None else spec.model_dump(mode="json"),
-        versions=_versions(spec),
+        versions=versions(spec),
         seconds={phase: record.seconds for phase, record in records.items()},
         attempts=attempt,
         finished=datetime.now(UTC),
@@ -126,20 +124,6 @@ def _model_file(job: JobDirectory, file: Path) -> ModelFile:
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return ModelFile(path=str(file.relative_to(job.path)), sha256=digest, size_bytes=file.stat().st_size)
-
-
-def _versions(spec: JobSpec | None) -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package.removesuffix("-opencv-headless")] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # a GPU server has onnxruntime-gpu in the place of onnxruntime
-            versions[package] = metadata.version(f"{package}-gpu")
-    if spec is not None and spec.gpus and (torch := sys.modules.get("torch")) is not None:
-        from azaion_daemon.training.gpus import NvmlGpus  # noqa: PLC0415 - only where there are GPUs
-
-        versions |= {"cuda": str(torch.version.cuda), "driver": NvmlGpus().discover().driver or "unknown"}
-    return versions
 
 
 if __name__ == "__main__":

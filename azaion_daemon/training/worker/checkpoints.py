@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from azaion_daemon.store.durable import fsync_directory, replace_durably, storage
-from azaion_daemon.training.worker.report import say
+from azaion_daemon.training.worker.progress import say
 
 _KEPT = 2
 _FILES = ("last.pt", "best.pt", "results.csv")

@@ -19,7 +19,7 @@ from azaion_daemon.training.evaluation import CachedEvaluation, Comparison, Eval
 from azaion_daemon.training.evaluations import EvaluationCache
 from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
 from azaion_daemon.training.worker.failures import classify
-from azaion_daemon.training.worker.report import ProgressReport, say
+from azaion_daemon.training.worker.progress import ProgressReport, say
 from azaion_daemon.training.worker.rival import RivalError, open_rival
 from azaion_daemon.training.worker.train import device
 from azaion_daemon.training.worker.validation import ImageSet, curves_of, metrics_of, validate

@@ -11,7 +11,7 @@ from ultralytics import YOLO
 from azaion_daemon.store.durable import replace_durably
 from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
 from azaion_daemon.training.worker.failures import PhaseError
-from azaion_daemon.training.worker.report import ProgressReport
+from azaion_daemon.training.worker.progress import ProgressReport
 
 # From 19 on ONNX Runtime's CUDA provider lacks kernels for some nodes and copies their tensors to the CPU and back.
 _OPSET = 18

@@ -10,7 +10,7 @@ from ultralytics.data.utils import check_det_dataset
 
 from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
 from azaion_daemon.training.worker.failures import PhaseError
-from azaion_daemon.training.worker.report import ProgressReport
+from azaion_daemon.training.worker.progress import ProgressReport
 
 _SPLITS = ("train", "val", "test")
 

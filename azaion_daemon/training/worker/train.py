@@ -12,7 +12,7 @@ from azaion_daemon.store.durable import replace_durably
 from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
 from azaion_daemon.training.worker import checkpoints
 from azaion_daemon.training.worker.failures import PhaseError
-from azaion_daemon.training.worker.report import ProgressReport, finite
+from azaion_daemon.training.worker.progress import ProgressReport, finite
 
 _NAME = "train"
 
