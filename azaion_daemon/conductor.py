@@ -6,8 +6,6 @@ One job at a time. Recovery is the same code as normal work: on every start the 
 """
 
 import asyncio
-import os
-import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -22,13 +20,14 @@ from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import Mark
-from azaion_daemon.store.durable import fsync_directory, storage
+from azaion_daemon.store.durable import copy_durably, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Blame, Job, Model
 from azaion_daemon.training.gpus import Chosen, Gpus, Wait, choose, leased
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, JobState, Outcome, Phase, Progress, advance
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.training.weights import Start, choose_source, take_for
 from azaion_daemon.triggering import Trigger
 
 log = get_logger(__name__)
@@ -197,7 +196,8 @@ class Conductor:
         job, settings = self._current(), self._settings
         log.info("dataset.forming", job=job.id)
         digest = await self._trigger.digest_of(settings)
-        weights = self._layout.models / settings.training.model
+        source = choose_source(settings.training, self._layout, await self._current_model())
+        weights = source.file or self._layout.models / settings.training.model
         snapshot = await self._former.form(settings, lambda mark: self._took(mark, digest), weights=weights)
         log.info(
             "dataset.formed",
@@ -209,8 +209,22 @@ class Conductor:
             excluded=dict(snapshot.counts.excluded),
             remarks=[remark.code for remark in snapshot.remarks],
         )
-        await self._create(self._spec(job.id, snapshot, settings))
+        start = await self._start_from(settings)
+        await self._create(self._spec(job.id, snapshot, settings, start))
         await self._set(JobState.QUEUED, dataset=snapshot.name)
+
+    async def _current_model(self) -> Model | None:
+        return next((model for model in await self._call(self._ledger.models) if model.current), None)
+
+    async def _start_from(self, settings: Settings) -> Start:
+        """Copy the weights that the job starts from into its directory."""
+        job, current = self._current().id, await self._current_model()
+        directory = JobDirectory(self._layout.jobs / job)
+        start = await self._pipeline.space.repeat(
+            lambda: asyncio.to_thread(take_for, settings.training, self._layout, current, directory),
+        )
+        log.info("job.weights", job=job, started_from=start.kind, model=start.model, sha256=start.sha256, why=start.why or None)
+        return start
 
     async def _create(self, spec: JobSpec) -> None:
         directory = JobDirectory(self._layout.jobs / spec.id)
@@ -235,16 +249,17 @@ class Conductor:
                     log.warning("worker.waiting", job=self._current().id, why=reason)
                     await asyncio.sleep(_GPU_POLL_S)
 
-    def _spec(self, id_: str, snapshot: Snapshot, settings: Settings) -> JobSpec:
+    def _spec(self, id_: str, snapshot: Snapshot, settings: Settings, start: Start) -> JobSpec:
         training, export = settings.training, settings.export
-        local = self._layout.models / training.model
         return JobSpec(
             id=id_,
             dataset_id=snapshot.id,
             dataset_name=snapshot.name,
             data_yaml=snapshot.data_yaml,
             class_names=snapshot.class_names,
-            model=str(local) if local.exists() else training.model,
+            model=start.model,
+            started_from=start.kind,
+            model_sha256=start.sha256,
             epochs=training.epochs,
             batch_size=training.batch_size,
             imgsz=training.imgsz,
@@ -315,16 +330,7 @@ def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
     """Copy what came out of a job to a directory of its own, and make it the current model. Again is the same as once."""
     with storage("keeping a model"):
         kept.mkdir(exist_ok=True)
-        _copy_durably(directory.path / "result.json", kept / "result.json")
+        copy_durably(directory.path / "result.json", kept / "result.json")
         for source, current in ((directory.pt, layout.pt), (directory.onnx, layout.onnx)):
-            _copy_durably(source, kept / current.name)
-            _copy_durably(source, current)
-
-
-def _copy_durably(source: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(target)
-    fsync_directory(target.parent)
+            copy_durably(source, kept / current.name)
+            copy_durably(source, current)

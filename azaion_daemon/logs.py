@@ -90,6 +90,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "retention.failed": ("warning", "Something cannot be read or removed, see `why`; it is tried again, once a day at least."),
     # Training
     "job.state": ("info", "A job changed its state."),
+    "job.weights": ("info", "What a job's training starts from; `why` says why that is not what training.start_from asks for."),
     "job.failed": ("error", "A job ended without a model; see `why`. What is to `blame` must change, or may pass."),
     "worker.started": ("info", "A worker process was started for a job."),
     "worker.adopted": ("info", "A worker that outlived the daemon was found and is awaited."),

@@ -1,6 +1,7 @@
 """A training job: its states, what it is asked to do, what it reports, and the directory that all of it lives in.
 
     job.json          what the run needs, written by the daemon (`JobSpec`)
+    start/            a copy of the file that it starts from, so that nothing that happens to the original changes the job
     lock              locked (flock) by the worker for as long as it lives
     identity.json     which process that is, and how often this job was started
     progress.json     replaced about once a second
@@ -217,12 +218,13 @@ class JobDirectory:
         self.run = path / "run"
         self.checkpoints = path / "checkpoints"
         self.library_home = path / "home"  # where the library keeps its settings and fonts
+        self.start = path / "start"
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
-        return [path for path in (self.run, self.checkpoints, self.library_home) if path.is_dir() and not path.is_symlink()]
+        return [path for path in (self.start, self.run, self.checkpoints, self.library_home) if path.is_dir() and not path.is_symlink()]
 
     def create(self, spec: JobSpec) -> None:
         """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
