@@ -15,6 +15,7 @@ from typing import Any, Never
 
 from azaion_daemon.dataset.snapshot import Snapshot, remove_debris
 from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
+from azaion_daemon.following import EpochLog
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger
@@ -25,7 +26,7 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Blame, Job, Model
 from azaion_daemon.training.gpus import Chosen, Gpus, Wait, choose, leased
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, JobState, Outcome, Phase, Progress, advance
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, JobState, Outcome, Progress, advance
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.weights import Start, choose_source, take_for
 from azaion_daemon.triggering import Trigger
@@ -277,35 +278,35 @@ class Conductor:
     async def _run_worker(self) -> None:
         job = self._current()
         directory = JobDirectory(self._layout.jobs / job.id)
+        async with EpochLog(directory) as epochs:
+            result = await self._run_attempts(directory, epochs)
+        if result.outcome is not Outcome.DONE:
+            raise _BadEndError(result)
+        await self._set(JobState.ACCEPTED, judged=True, result=result.model_dump(mode="json"))
+
+    async def _run_attempts(self, directory: JobDirectory, epochs: EpochLog) -> JobResult:
+        job = self._current()
         starts = 0  # a worker that dies at once does not count its attempts
+
+        def on_progress(progress: Progress) -> None:
+            self._on_progress(progress)
+            epochs.tell()
+
         while True:
-            result = await self._workers.run(directory, self._on_progress)
+            result = await self._workers.run(directory, on_progress)
             starts += 1
             if result.outcome is not Outcome.INFRASTRUCTURE or max(result.attempts, starts) >= _MAX_ATTEMPTS:
-                break
+                return result
             log.warning("worker.retried", job=job.id, why=result.reason, attempt=max(result.attempts, starts))
             if directory.read_result() is not None:
                 await asyncio.to_thread(directory.retire_result)
             await asyncio.sleep(self._retry_pause_s * starts)
-        if result.outcome is not Outcome.DONE:
-            raise _BadEndError(result)
-        await self._set(JobState.ACCEPTED, judged=True, result=result.model_dump(mode="json"))
 
     def _on_progress(self, progress: Progress) -> None:
         before, self.progress = self.progress, progress
         job = self._current().id
         if before is None or before.phase is not progress.phase:
             log.info("worker.phase", job=job, phase=progress.phase.name.lower(), attempt=progress.attempt)
-        if progress.phase is Phase.TRAIN and before is not None and before.epoch and progress.epoch > before.epoch:
-            log.info(
-                "worker.epoch",
-                job=job,
-                epoch=before.epoch,
-                epochs=progress.epochs,
-                map50=progress.map50,
-                map50_95=progress.map50_95,
-                losses=before.losses,
-            )
 
     async def _install(self) -> None:
         """Make an accepted model the current one, and order its release."""

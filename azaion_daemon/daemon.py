@@ -25,6 +25,7 @@ from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
+from azaion_daemon.ops.job_status import GpuWatch, job_document
 from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
@@ -49,6 +50,7 @@ from azaion_daemon.triggering import Trigger
 log = get_logger(__name__)
 
 _STATUS_PERIOD_S = 1.0
+_JOBS_SHOWN = 10
 
 
 def run(config: Path) -> int:
@@ -115,6 +117,7 @@ class Daemon:
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._keeper = Keeper(settings.retention, layout, self._ledger, prune=lambda: self._former.prune(self._settings))
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
+        gpus = NvmlGpus()
         self._conductor = Conductor(
             settings,
             layout,
@@ -123,10 +126,11 @@ class Daemon:
             self._former,
             self._trigger,
             workers=WorkerPool(),
-            gpus=NvmlGpus(),
+            gpus=gpus,
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
+        self._gpus = GpuWatch(gpus, layout, lambda: [one.job.id for one in self._conductor.under_way])
         self._inbox = inbox
         self._started = time.time()
         self._state = "starting"
@@ -171,6 +175,7 @@ class Daemon:
             keeping = tasks.create_task(self._keeper.run(), name="keep")
             answering = tasks.create_task(self._keep_answering(), name="answer")
             reloading = tasks.create_task(self._keep_reloading(), name="reload")
+            watching = tasks.create_task(self._gpus.run(), name="gpus")
             reporting = tasks.create_task(self._keep_reporting(), name="report")
             self._state = "running"
             log.info("daemon.ready", seconds=round(time.time() - self._started, 3))
@@ -185,6 +190,7 @@ class Daemon:
             keeping.cancel()
             answering.cancel()
             reloading.cancel()
+            watching.cancel()
             self._pipeline.stop()
             await writing
             reporting.cancel()
@@ -256,7 +262,7 @@ class Daemon:
 
     async def _status(self) -> dict[str, Any]:
         ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor
-        job, progress, resizing = conductor.job, conductor.progress, self._former.resizing
+        resizing, under_way = self._former.resizing, {one.job.id: one for one in conductor.under_way}
         age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
         messages_per_s, bytes_per_s = ingest.rate.now()
         scheduled = self._trigger.next_schedule()
@@ -296,14 +302,18 @@ class Daemon:
                 "threshold": self._settings.trigger.new_annotations,
                 "why": self._trigger.decision.why,
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
-                "job": None if job is None else job.id,
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
-                "progress": None if progress is None else progress.model_dump(mode="json"),
-                "jobs": [{"id": one.id, "state": one.state, "why": one.why, "dataset": one.dataset} for one in jobs[-10:]],
+                "jobs": [
+                    job_document(one, now.progress, now.waits_for) if (now := under_way.get(one.id)) else job_document(one, None, None)
+                    for index, one in enumerate(jobs)
+                    if index >= len(jobs) - _JOBS_SHOWN or one.id in under_way
+                ],
             },
             "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
             "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],
             "disk": disk(self._layout.root),
+            "gpus": self._gpus.documents,
+            "gpus_problem": self._gpus.problem,
         }
 
 

@@ -194,7 +194,7 @@ class Demo:
                 say.detail(daemon.wait_for_event("trigger.due")["why"])
                 formed = daemon.wait_for_event("dataset.formed")
                 say.detail(f"dataset {formed['dataset']}: " + ", ".join(f"{count} {side}" for side, count in formed["images"].items()))
-            if progress := training["progress"]:
+            if job is not None and (progress := job.get("progress")):
                 say.progress(_progress(progress))
             release = status["releases"][-1] if status["releases"] else None
             if release is not None and release["state"] != "published":

@@ -11,6 +11,7 @@
     checkpoints/      whole pairs of last.pt and best.pt, the newest two
     model.pt, model.onnx
                       what came out
+    epochs.jsonl      a line for each finished epoch (`history.EpochRecord`)
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
 
@@ -19,11 +20,12 @@ There is no other channel between daemon and worker, so either may die, and the 
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
@@ -31,6 +33,9 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
 from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import Evaluation, Metrics
+
+if TYPE_CHECKING:
+    from azaion_daemon.training.history import EpochRecord
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -259,6 +264,20 @@ class JobDirectory:
     def write_progress(self, progress: Progress) -> None:
         """Replace the progress."""
         replace_atomically(self.path / "progress.json", progress.render())
+
+    def read_epochs(self) -> "list[EpochRecord]":
+        """The epochs that have ended, in the order in which they did. A line that a kill or a power cut has torn is left out."""
+        from azaion_daemon.training.history import EpochRecord  # noqa: PLC0415 - it is made of what is defined here
+
+        try:
+            lines = (self.path / "epochs.jsonl").read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        records = []
+        for line in lines:
+            with suppress(ValidationError):
+                records.append(EpochRecord.parse(line))
+        return records
 
     def read_identity(self) -> Identity | None:
         """Which process was the last to hold the lock."""
