@@ -20,19 +20,28 @@ _RECENT = 20
 class EpochLog:
     """Logs the epochs of a job as they are recorded, each once in this object's life.
 
-    A context: what had ended before it began is summed up in one line; what ended when it ends is logged before it does.
+    A context, entered for each start of a worker: what had ended before the first one is summed up in one line, and what has ended when it
+    is left is logged before.
     """
 
     def __init__(self, directory: JobDirectory) -> None:
         self._directory = directory
         self._told = asyncio.Event()
         self._epochs = 0  # unknown
+        self._begun = False
         self._logged: set[tuple[int, int]] = set()
         self._following: asyncio.Task[Never]
 
     async def __aenter__(self) -> Self:
         with suppress(TrainingError):  # of another release, whose worker can run it
             self._epochs = (await asyncio.to_thread(self._directory.read_spec)).epochs
+        if not self._begun:
+            await self._sum_up()
+        self._begun = True
+        self._following = asyncio.create_task(self._follow(), name="epochs")
+        return self
+
+    async def _sum_up(self) -> None:
         before = await self._read()
         self._logged = {(record.attempt, record.epoch) for record in before}
         if before:
@@ -45,8 +54,6 @@ class EpochLog:
                 map50=last.map50,
                 map50_95=last.map50_95,
             )
-        self._following = asyncio.create_task(self._follow(), name="epochs")
-        return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         self._following.cancel()

@@ -12,6 +12,7 @@ _MOODS = {
     "released": Mood.GOOD,
     "releasing": Mood.GOOD,
     "accepted": Mood.GOOD,
+    "tried": Mood.GOOD,
     "rejected": Mood.WARN,
     "held": Mood.WARN,
     "failed": Mood.BAD,
@@ -120,15 +121,15 @@ def gpu_row(gpu: Mapping[str, Any]) -> Row:
     else:
         words.append("free")
     if faults := gpu.get("faults"):
-        words.append(", ".join(str(fault) for fault in faults) if isinstance(faults, list | tuple) else str(faults))
+        words += [str(fault) for fault in faults]
         mood = Mood.BAD
-    if _number(utilisation := gpu.get("utilisation")):
-        words.append(f"{utilisation:.0%} busy" if isinstance(utilisation, float) else f"{utilisation}% busy")
+    if _number(gpu.get("utilisation_percent")):
+        words.append(f"{gpu['utilisation_percent']}% busy")
     total, free = gpu.get("memory_total_bytes"), gpu.get("memory_free_bytes")
     if total and free is not None:
         words.append(f"{size(total - free)} of {size(total)} used")
-    if _number(gpu.get("temperature")):
-        words.append(f"{gpu['temperature']:.0f} °C")
+    if _number(gpu.get("temperature_celsius")):
+        words.append(f"{gpu['temperature_celsius']} °C")
     words.append(str(gpu.get("name", "unknown")))
     return Row("GPU" if number is None else f"GPU {number}", ", ".join(words), mood)
 
@@ -136,7 +137,7 @@ def gpu_row(gpu: Mapping[str, Any]) -> Row:
 def _process(process: Any) -> str:
     if not isinstance(process, Mapping):
         return f"pid {process}"
-    used = process.get("bytes") or process.get("memory_bytes")
+    used = process.get("memory_bytes")
     return f"{process.get('name') or 'pid'} {process.get('pid')}" + (f" ({size(used)})" if used else "")
 
 

@@ -86,6 +86,16 @@ async def test_epochs_from_before_are_summed_up_and_those_of_another_attempt_are
     assert [(one["event"], one["epoch"]) for one in logs] == [("worker.epochs_before", 3), ("worker.epoch", 3)]
 
 
+async def test_another_start_of_the_worker_goes_on_with_the_log(job: JobDirectory) -> None:
+    with structlog.testing.capture_logs() as logs:
+        epochs = EpochLog(job)
+        async with epochs:
+            await add(job, line(1))
+        async with epochs:
+            await add(job, line(2, attempt=2))
+    assert [(one["event"], one["epoch"]) for one in logs] == [("worker.epoch", 1), ("worker.epoch", 2)]
+
+
 async def test_a_history_that_cannot_be_read_stops_no_training(job: JobDirectory) -> None:
     (job.path / "epochs.jsonl").mkdir()
     (job.path / "job.json").write_text("{}")

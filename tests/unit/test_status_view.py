@@ -172,10 +172,17 @@ def test_a_job_that_has_ended_is_one_line_with_its_reason() -> None:
         ({"name": "H100", "job": "J", "leased": True}, "job J, H100", Mood.BUSY),
         ({"name": "H100", "leased": True}, "leased by a worker, H100", Mood.BUSY),
         ({"name": "H100", "processes": [77]}, "used by pid 77, H100", Mood.WARN),
-        ({"name": "H100", "processes": [{"pid": 77, "bytes": 2_000_000_000, "name": "llm"}]}, "used by llm 77 (2.0 GB), H100", Mood.WARN),
+        (
+            {"name": "H100", "processes": [{"pid": 77, "memory_bytes": 2_000_000_000, "name": "llm"}]},
+            "used by llm 77 (2.0 GB), H100",
+            Mood.WARN,
+        ),
         ({"index": 1, "memory_total_bytes": 8e10, "memory_free_bytes": 7e10}, "free, 10.0 GB of 80.0 GB used, unknown", Mood.PLAIN),
-        ({"name": "H100", "utilisation": 97, "temperature": 64, "faults": ["ECC"]}, "free, ECC, 97% busy, 64 °C, H100", Mood.BAD),
-        ({"name": "H100", "utilisation": 0.5, "faults": "fell off the bus"}, "free, fell off the bus, 50% busy, H100", Mood.BAD),
+        (
+            {"name": "H100", "utilisation_percent": 97, "temperature_celsius": 64, "faults": ["ECC"]},
+            "free, ECC, 97% busy, 64 °C, H100",
+            Mood.BAD,
+        ),
         ({}, "free, unknown", Mood.PLAIN),
     ],
 )
