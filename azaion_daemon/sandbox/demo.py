@@ -23,7 +23,7 @@ from azaion_daemon.sandbox.operator import Operator, RunningDaemon
 from azaion_daemon.sandbox.processes import SandboxError
 from azaion_daemon.sandbox.scenario import Fate, Scenario, Truth, scenario
 from azaion_daemon.sandbox.screen import Screen
-from azaion_daemon.sandbox.world import TRAINING_OVERRIDES, World
+from azaion_daemon.sandbox.world import TRAINING_OVERRIDES, World, small_world
 
 ANNOTATIONS = 360
 MORE_ANNOTATIONS = 120
@@ -34,13 +34,6 @@ _TRAIN_LIMIT_S = 900.0
 _FINE_TUNING_EPOCHS = 6
 _FINE_TUNING = {**TRAINING_OVERRIDES, "lr0": 0.001, "warmup_epochs": 1.0}
 _ENDS = frozenset({"released", "rejected", "held"})
-_TRIGGER = {"quiet_minutes": 0.01, "cooldown_hours": 0}
-_OVERRIDES: dict[str, dict[str, Any]] = {
-    "ingest": {"min_free_disk": "64MiB"},
-    "dataset": {"split_by": "media", "min_free_disk": "64MiB"},
-    "training": {"gpus": "none", "overrides": TRAINING_OVERRIDES},
-    "gate": {"min_images": 10},  # a few dozen test images are all there are; a server's default is 50
-}
 
 
 def run_demo(keep: Path | None) -> int:
@@ -116,7 +109,7 @@ class Demo:
 
     def _configure(self, world: World, shift: Scenario) -> None:
         self._screen.step("Rendering the configuration and making the root directory")
-        self._operator.configure(world.dotenv(), {**_OVERRIDES, "trigger": _trigger(shift)})
+        self._operator.configure(world.dotenv(), small_world(len(shift.names(Fate.VALIDATED))))
         self._screen.detail("azaion-daemon config render --env-file .env")
         self._operator.command("init")
         self._screen.detail("azaion-daemon init")
@@ -126,8 +119,9 @@ class Demo:
         say = self._screen
         say.step("An operator has the next training fine-tune the current model: the configuration is changed and read again")
         world.epochs = _FINE_TUNING_EPOCHS
-        training = {**_OVERRIDES["training"], "start_from": "current", "overrides": _FINE_TUNING}
-        self._operator.configure(world.dotenv(), {**_OVERRIDES, "training": training, "trigger": _trigger(shift)})
+        sections = small_world(len(shift.names(Fate.VALIDATED)))
+        sections["training"] |= {"start_from": "current", "overrides": _FINE_TUNING}
+        self._operator.configure(world.dotenv(), sections)
         say.detail(f"training.start_from: current, training.epochs: {_FINE_TUNING_EPOCHS}")
         daemon.process.send_signal(signal.SIGHUP)
         reloaded = daemon.wait_for_event("config.reloaded")
@@ -249,9 +243,3 @@ class Demo:
         self._screen.step("What happened")
         for line in lines:
             self._screen.detail(line)
-
-
-def _trigger(shift: Scenario) -> dict[str, Any]:
-    """Due when a shift is through."""
-    validated = len(shift.names(Fate.VALIDATED))
-    return {**_TRIGGER, "new_annotations": validated, "min_total": validated}
