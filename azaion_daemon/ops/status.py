@@ -11,7 +11,7 @@ from azaion_daemon.errors import AzaionError
 from azaion_daemon.ops.job_status import progress_document
 from azaion_daemon.store.durable import is_locked, lock_holder, replace_atomically
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.jobs import JobDirectory, JobState
 
 
 def write_status(layout: Layout, document: dict[str, Any]) -> None:
@@ -32,7 +32,7 @@ def read_status(layout: Layout) -> dict[str, Any] | None:
     if document["pid"] != lock_holder(layout.lock):
         document["state"] = "stopped"
         for job in document.get("training", {}).get("jobs", []):
-            if job.get("progress"):
+            if job.get("state") == JobState.RUNNING:
                 job.update(_without_daemon(JobDirectory(layout.jobs / job["id"])))
     return document
 

@@ -150,7 +150,8 @@ def test_without_a_terminal_it_says_what_to_use_instead(layout: Layout, command:
 
 
 def test_without_a_daemon_it_is_its_trainings_that_say_how_far_they_are(layout: Layout) -> None:
-    write_status(layout, {**DOCUMENT, "pid": 1})
+    last = {"id": "J2", "state": "running"}  # a daemon that stops gives its jobs up before its last words
+    write_status(layout, {**DOCUMENT, "pid": 1, "training": {"why": "wait", "jobs": [{"id": "J1", "state": "released"}, last]}})
     job = JobDirectory(layout.jobs / "J2")
     job.path.mkdir(parents=True)
     now = datetime.now(UTC)
