@@ -22,20 +22,21 @@ from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
-from azaion_daemon.ops.job_status import GpuWatch, job_document
+from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
+from azaion_daemon.orders import TRAININGS, carry_out, jobs_document
 from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
-from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Model
@@ -50,7 +51,6 @@ from azaion_daemon.triggering import Trigger
 log = get_logger(__name__)
 
 _STATUS_PERIOD_S = 1.0
-_JOBS_SHOWN = 10
 
 
 def run(config: Path) -> int:
@@ -118,6 +118,7 @@ class Daemon:
         self._keeper = Keeper(settings.retention, layout, self._ledger, prune=lambda: self._former.prune(self._settings))
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
         gpus = NvmlGpus()
+        self._judge = Judge(settings, layout, self._ledger, clock=time.time)
         self._conductor = Conductor(
             settings,
             layout,
@@ -127,6 +128,7 @@ class Daemon:
             self._trigger,
             workers=WorkerPool(),
             gpus=gpus,
+            judge=self._judge,
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
@@ -215,6 +217,7 @@ class Daemon:
             self._consumer.reconfigure(plan.running.stream)
             self._keeper.reconfigure(plan.running.retention)
             self._trigger.reconfigure(plan.running)
+            self._judge.reconfigure(plan.running)
             self._conductor.reconfigure(plan.running)
             log.info("config.reloaded", applied=plan.applied, next_job=plan.next_job, restart_required=plan.restart_required)
 
@@ -235,10 +238,8 @@ class Daemon:
                     return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
                 case Request(kind="index_check", arguments={"deep": bool(deep), "repair": bool(repair)}):
                     return {"ok": True, "report": await self._check(deep=deep, repair=repair)}
-                case Request(id=id_, kind="train_now", arguments={"reason": str(reason), "time": int() | float() as asked}):
-                    wanted = TrainingRequest(id_, min(asked, time.time()), reason)
-                    await self._pipeline.space.repeat(lambda: self._trigger.ask(wanted))
-                    return {"ok": True, "under_way": None if self._conductor.job is None else self._conductor.job.id}
+                case Request(kind=kind) if kind in TRAININGS:
+                    return await carry_out(request, self._trigger, self._conductor, self._pipeline.space)
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:
@@ -261,8 +262,7 @@ class Daemon:
             await asyncio.to_thread(write_status, self._layout, await self._status())
 
     async def _status(self) -> dict[str, Any]:
-        ingest, stream, conductor = self._pipeline.state, self._consumer.health, self._conductor
-        resizing, under_way = self._former.resizing, {one.job.id: one for one in conductor.under_way}
+        ingest, stream, resizing = self._pipeline.state, self._consumer.health, self._former.resizing
         age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
         messages_per_s, bytes_per_s = ingest.rate.now()
         scheduled = self._trigger.next_schedule()
@@ -303,11 +303,7 @@ class Daemon:
                 "why": self._trigger.decision.why,
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
-                "jobs": [
-                    job_document(one, now.progress, now.waits_for) if (now := under_way.get(one.id)) else job_document(one, None, None)
-                    for index, one in enumerate(jobs)
-                    if index >= len(jobs) - _JOBS_SHOWN or one.id in under_way
-                ],
+                "jobs": jobs_document(jobs, self._conductor.under_way),
             },
             "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
             "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],

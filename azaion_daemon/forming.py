@@ -10,11 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from azaion_daemon.dataset.classes import Classes
-from azaion_daemon.dataset.disk import training_bytes
+from azaion_daemon.dataset.disk import measure_disk, training_bytes
 from azaion_daemon.dataset.plan import DatasetPlan, plan_dataset
 from azaion_daemon.dataset.reduction import Reduction
 from azaion_daemon.dataset.resized_cache import exceeds, prune
 from azaion_daemon.dataset.resizing import Progress, Resizing, Work
+from azaion_daemon.dataset.sample import of_a_sample, take_sample
 from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remarks_or_refusal
 from azaion_daemon.dataset.sources import ResizedSources
 from azaion_daemon.dataset.split import Side
@@ -61,10 +62,11 @@ class DatasetFormer:
         self.resizing: Progress | None = None
         """How far the resizing of images is, while it goes on."""
 
-    async def form(self, settings: Settings, at: Callable[[Mark], None], *, weights: Path) -> Snapshot:
+    async def form(self, settings: Settings, at: Callable[[Mark], None], *, weights: Path, sample: Path | None = None) -> Snapshot:
         """Form a dataset; `at` is told the moment that it will show, before anything can fail for the data that it holds.
 
-        `weights` is what the training starts from: the larger, the more disk it needs.
+        `weights` is what the training starts from: the larger, the more disk it needs. With `sample`, a directory that is made, only a few
+        images of the dataset are put there: it is refused for what the whole would be refused for, and gives no media a side.
 
         Raises:
             DatasetError: It could not be trained on.
@@ -72,7 +74,7 @@ class DatasetFormer:
             StorageError: The disk failed or is full.
         """
         async with self._forming:
-            return await self._form_or_give_back(settings, at, weights)
+            return await self._form_or_give_back(settings, at, weights, sample)
 
     async def prune(self, settings: Settings) -> None:
         """Bring the cache of resized images back within its bound, but for what the next dataset would take from it.
@@ -91,12 +93,12 @@ class DatasetFormer:
                 keep = _reduced_files(reduction, await self._plan(settings.dataset))
             await self._prune(bound_bytes=bound, keep=keep)
 
-    async def _form_or_give_back(self, settings: Settings, at: Callable[[Mark], None], weights: Path) -> Snapshot:
+    async def _form_or_give_back(self, settings: Settings, at: Callable[[Mark], None], weights: Path, sample: Path | None) -> Snapshot:
         reduction = reduction_for(settings)
         try:
             if reduction is None:
                 await self._prune(bound_bytes=settings.dataset.resized_cache)
-                return await self._form(settings, at, weights)
+                return await self._form(settings, at, weights, sample)
             resizing = Resizing(
                 self._layout.resized,
                 reduction,
@@ -104,8 +106,8 @@ class DatasetFormer:
                 min_free_bytes=max(settings.ingest.min_free_disk, settings.dataset.min_free_disk + training_bytes(weights)),
             )
             at(await self._call(self._ledger.due.mark))  # and once more when all is resized
-            sources = await self._resize_ahead(reduction, resizing, settings.dataset)
-            return await self._form(settings, at, weights, sources, resizing)
+            sources = await self._resize_ahead(reduction, resizing, settings.dataset, sampled=sample is not None)
+            return await self._form(settings, at, weights, sample, sources, resizing)
         except DiskFullError:
             await self._prune(bound_bytes=0)
             raise
@@ -117,6 +119,7 @@ class DatasetFormer:
         settings: Settings,
         at: Callable[[Mark], None],
         weights: Path,
+        sample: Path | None,
         sources: ResizedSources | None = None,
         resizing: Resizing | None = None,
     ) -> Snapshot:
@@ -135,6 +138,10 @@ class DatasetFormer:
             position = None if newest is None else newest.position
             at(await self._call(self._ledger.due.mark))
             plan = await self._plan(settings.dataset)
+            dataset = settings.dataset
+            if sample is not None:
+                await asyncio.to_thread(self._judge_whole, plan, dataset, weights)
+                plan, dataset = take_sample(plan, self._classes), of_a_sample(dataset)
             if sources is not None and resizing is not None:
                 await self._resize(sources, resizing, sources.work(plan.entries))
                 plan = plan.without(sources.unusable(plan.entries), self._classes)
@@ -144,7 +151,8 @@ class DatasetFormer:
                     plan,
                     self._layout,
                     self._classes,
-                    settings.dataset,
+                    dataset,
+                    into=sample,
                     position=position,
                     now=datetime.fromtimestamp(self._clock(), UTC),
                     record_sides=record_sides,
@@ -167,18 +175,24 @@ class DatasetFormer:
         sides = {media: Side(side) for media, side in (await self._call(self._ledger.sides)).items()}
         return await asyncio.to_thread(plan_dataset, rows, sides, self._classes, settings, key=self._stream)
 
-    async def _resize_ahead(self, reduction: Reduction, resizing: Resizing, settings: DatasetSettings) -> ResizedSources:
+    def _judge_whole(self, plan: DatasetPlan, settings: DatasetSettings, weights: Path) -> None:
+        disk = measure_disk(self._layout, plan.entries, settings, training_bytes(weights))
+        remarks_or_refusal(plan, self._classes, settings, disk)
+
+    async def _resize_ahead(self, reduction: Reduction, resizing: Resizing, settings: DatasetSettings, *, sampled: bool) -> ResizedSources:
         """Resize nearly all images while messages are taken, so that the tree has to stand still for the last few only."""
         await self._digester.digested()
         plan = await self._plan(settings)
         remarks_or_refusal(plan, self._classes, settings, None)  # before an hour is spent on it
         await self._prune(bound_bytes=settings.resized_cache, keep=_reduced_files(reduction, plan))
         sources = await asyncio.to_thread(ResizedSources, self._layout, reduction)
-        before, work = None, sources.work(plan.entries)
+        wanted = take_sample(plan, self._classes) if sampled else plan
+        before, work = None, sources.work(wanted.entries)
         while work and (before is None or _FEW < len(work) < before / 2):  # when more come than are done, waiting would not help
             await self._resize(sources, resizing, work)
             before = len(work)
-            work = sources.work((await self._plan(settings)).entries)
+            plan = await self._plan(settings)
+            work = sources.work((take_sample(plan, self._classes) if sampled else plan).entries)
         return sources
 
     async def _resize(self, sources: ResizedSources, resizing: Resizing, work: Sequence[Work]) -> None:

@@ -97,8 +97,10 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "worker.epoch": ("info", "A worker finished an epoch; `remaining_s` is what its pace makes of the epochs that are left."),
     "worker.epochs_before": ("info", "A training had come so far before this daemon took it up: the last epoch that had ended."),
     "worker.phase": ("info", "A worker entered another phase."),
-    "worker.waiting": ("warning", "A job waits for a GPU; see `why`."),
-    "worker.retried": ("warning", "A worker ended for a cause that may pass; the job goes on from its last checkpoint."),
+    "job.judged": ("info", "It was decided about a job's model; `decision` and `why`, `by` the gate or an operator."),
+    "worker.waiting": ("warning", "A job waits for a GPU; see `why`, which is logged again when it changes."),
+    "worker.retried": ("warning", "A worker ended for a cause that may pass; after `pause_s` the job goes on from its last checkpoint."),
+    "worker.stray": ("warning", "A worker lives although its job has ended; it is ended, or `why` says what hinders that."),
     "worker.ended": ("info", "A worker process ended."),
     "model.current": ("info", "A model became the current one."),
     # Publishing

@@ -27,11 +27,14 @@ _LONGEST_SLEEP_S = 600.0
 """The loop's clock is not the wall's: one that was set meanwhile is noticed within this time."""
 _NO_SPACE_S = 60.0
 _WAKE_LATE_S = 0.01
+_CHANGES_NOTHING = frozenset({"max_attempts", "max_parallel_jobs", "nice"})
+"""Settings of a training that neither its outcome nor whether it succeeds depends on. On which and how many GPUs it runs is none of them:
+memory that ran out on one may suffice on another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A training that is due, and the requests that it answers."""
+    """A training that is due, and the requests that it answers: all of one wish."""
 
     why: str
     requests: tuple[TrainingRequest, ...]
@@ -64,7 +67,8 @@ class Trigger:
         self._started = clock()
         self._wake = asyncio.Event()
         self._waiting: asyncio.Future[Due] | None = None
-        self._job: str | None = None
+        self._jobs: tuple[str, ...] = ()
+        self._room = True
         self.facts: TriggerFacts | None = None
         """What the last look found."""
         self.decision = Decision(due=False, why="wait because the daemon starts")
@@ -79,8 +83,7 @@ class Trigger:
             await self._sleep(max(self._pause_s, (time.monotonic() - began) / _SHARE_OF_TIME))
 
     async def due(self) -> Due:
-        """Wait until a training is due. No job is under way while somebody waits here."""
-        self._job = None
+        """Wait until a training is due, beside the jobs that are under way."""
         self._waiting = asyncio.get_running_loop().create_future()
         self._wake.set()
         try:
@@ -88,9 +91,9 @@ class Trigger:
         finally:
             self._waiting = None
 
-    def under_way(self, job: str) -> None:
-        """Say which job is under way, until `due` is awaited again."""
-        self._job = job
+    def under_way(self, jobs: tuple[str, ...], *, room: bool) -> None:
+        """Say which jobs are under way, and whether what is asked for may run beside them; before `due` is awaited again."""
+        self._jobs, self._room = jobs, room
         self._wake.set()
 
     async def ask(self, request: TrainingRequest) -> None:
@@ -118,9 +121,10 @@ class Trigger:
         return await asyncio.to_thread(_digest_of, settings, self._classes, self._layout, current)
 
     async def _look(self) -> None:
-        waiting, settings = self._waiting, self._settings
+        # Taken together and first: whoever waits has said what is under way, and what the ledger says is not older than that.
+        waiting, settings, jobs, room = self._waiting, self._settings, self._jobs, self._room
         try:
-            facts = await self._gather(settings, None if waiting is not None else self._job)
+            facts = await self._gather(settings, jobs, room=room)
             self.facts, self.decision = facts, decide(facts, settings.trigger, self._clock())
             if self.decision.settled is not None:
                 await self._call(self._tables.settle_schedule, schedule_key(settings.trigger), self.decision.settled)
@@ -128,9 +132,9 @@ class Trigger:
             self.decision = Decision(due=False, why=f"wait because {full}", next_look=self._clock() + _NO_SPACE_S)
         else:
             if self.decision.due and waiting is not None and not waiting.done():
-                waiting.set_result(Due(self.decision.why, facts.ledger.requests))
+                waiting.set_result(Due(self.decision.why, self.decision.requests))
 
-    async def _gather(self, settings: Settings, under_way: str | None) -> TriggerFacts:
+    async def _gather(self, settings: Settings, under_way: tuple[str, ...], *, room: bool) -> TriggerFacts:
         now, key = self._clock(), schedule_key(settings.trigger)
         self._started = min(self._started, now)
         record = await self._call(self._tables.record, key)
@@ -145,6 +149,7 @@ class Trigger:
             settings=await self.digest_of(settings),
             started=self._started,
             under_way=under_way,
+            room=room,
         )
 
     async def _sleep(self, pause_s: float) -> None:
@@ -165,6 +170,7 @@ class Trigger:
 
 def _digest_of(settings: Settings, classes: Classes, layout: Layout, current: str | None) -> str:
     sections = {name: getattr(settings, name).model_dump(mode="json") for name in ("dataset", "training", "export")}
+    sections["training"] = {name: value for name, value in sections["training"].items() if name not in _CHANGES_NOTHING}
     try:
         weights = (layout.models / settings.training.model).stat()
         sections["weights"] = [weights.st_size, weights.st_mtime_ns]

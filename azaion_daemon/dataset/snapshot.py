@@ -76,6 +76,7 @@ def form_snapshot(
     image_of: Callable[[Annotation], ImageSource] | None = None,
     training_bytes: int = 0,
     proceed: Callable[[], None] = lambda: None,
+    into: Path | None = None,
 ) -> Snapshot:
     """Form a dataset on disk. The tree must not change meanwhile. Blocks, for seconds with many annotations.
 
@@ -90,6 +91,7 @@ def form_snapshot(
         image_of: Which file stands for an annotation's image; by default that in the tree.
         training_bytes: How much disk the training will need beside the dataset.
         proceed: Called before each annotation; whatever it raises gives the dataset up.
+        into: The directory that it becomes, in the place of one that is there; by default a new one among the datasets, named after `now`.
 
     Raises:
         DatasetError: It could not be trained on, and every problem is named; or a file may not be linked.
@@ -100,12 +102,14 @@ def form_snapshot(
     """
     disk = measure_disk(layout, plan.entries, settings, training_bytes)
     remarks_or_refusal(plan, classes, settings, disk)
-    final = _free_name(layout.datasets, f"azaion-{now:%Y-%m-%d}")
-    forming = layout.datasets / (_FORMING + final.name)
+    final = into or _free_name(layout.datasets, f"azaion-{now:%Y-%m-%d}")
+    forming = final.with_name(_FORMING + final.name)
     try:
         with storage("forming a dataset"):
             if forming.exists():  # left by one that failed, on a disk that did not let it be removed
                 shutil.rmtree(forming)
+            if final.exists():
+                shutil.rmtree(final)
             _make_directories(forming)
             sync = FilesystemSync(forming)
             try:
@@ -121,7 +125,7 @@ def form_snapshot(
                 sync.close()
             record_sides(plan.new_sides)
             forming.rename(final)
-            fsync_directory(layout.datasets)
+            fsync_directory(final.parent)
     except BaseException:
         shutil.rmtree(forming, ignore_errors=True)
         raise

@@ -2,8 +2,8 @@
 
 Level-triggered: what is due stays due until a job has taken it up. What holds first decides, in this order:
 
-1. a job is under way: what is due meanwhile follows it;
-2. somebody asked for a training: nothing else is needed;
+1. jobs are under way: what is due meanwhile follows them, but for what somebody asked for, where there is room beside them;
+2. somebody asked for a training: nothing else is needed. Requests with the same wishes are answered by one job, the oldest wish first;
 3. the last job failed. For the machine: it is tried again after a while. For its data or settings: not before one of them changes;
 4. the last job ended less than `cooldown_hours` ago;
 5. a time of `schedule` has come and something has changed. One that was missed while no daemon ran is made up for once, however many
@@ -12,12 +12,13 @@ Level-triggered: what is due stays due until a job has taken it up. What holds f
    `max_wait_hours`. A daemon that has just started takes in what came meanwhile, so quiet is counted from its start at the earliest.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from azaion_daemon.cron import next_time, zone
 from azaion_daemon.settings import TriggerSettings
-from azaion_daemon.store.due import DueRecord, Failure
+from azaion_daemon.store.due import DueRecord, Failure, TrainingRequest
 from azaion_daemon.store.records import Blame
 
 _FIRST_BACKOFF_S = 300.0
@@ -36,8 +37,10 @@ class TriggerFacts:
     """The digest of the settings that a job would be formed with now."""
     started: float
     """Since when this daemon looks: a scheduled time before that was missed, and whether it was quiet before that is not known yet."""
-    under_way: str | None = None
-    """The job that is under way."""
+    under_way: tuple[str, ...] = ()
+    """The jobs that are under way."""
+    room: bool = False
+    """Whether what somebody asks for may run beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Decision:
     """When time alone may change the decision; None when it cannot."""
     settled: float | None = None
     """Until when the schedule needs nothing: to be recorded."""
+    requests: tuple[TrainingRequest, ...] = ()
+    """What the training would answer, all of one wish."""
 
 
 def schedule_key(settings: TriggerSettings) -> str:
@@ -65,6 +70,11 @@ def next_schedule(settings: TriggerSettings, now: float) -> float | None:
 def decide(facts: TriggerFacts, settings: TriggerSettings, now: float) -> Decision:
     """Whether a training job is due at `now`, in seconds since the epoch."""
     return _Look(facts, settings, now).decide()
+
+
+def same_wish(requests: Sequence[TrainingRequest]) -> tuple[TrainingRequest, ...]:
+    """Those of the requests, the oldest first, that one job answers: they want the same as the oldest."""
+    return tuple(one for one in requests if (one.trial, one.epochs) == (requests[0].trial, requests[0].epochs))
 
 
 class _Look:
@@ -84,11 +94,15 @@ class _Look:
         self._upcoming = next_schedule(settings, now)
 
     def decide(self) -> Decision:
-        if self._facts.under_way is not None:
-            follows = "; what was asked for follows it" if self._is.requests else ""
-            return self._wait(f"job {self._facts.under_way} is under way{follows}; {self._changes}")
-        if self._is.requests:
-            return self._train(f"an operator asked for it ({'; '.join(request.reason for request in self._is.requests)}); {self._changes}")
+        jobs, requests = self._facts.under_way, same_wish(self._is.requests)
+        if requests and (self._facts.room or not jobs):
+            beside = f", beside {_jobs(jobs)}" if jobs else ""
+            reasons = "; ".join(request.reason for request in requests)
+            return self._train(f"an operator asked for {_wish(requests[0])}{beside} ({reasons}); {self._changes}", requests)
+        if jobs:
+            are = "is" if len(jobs) == 1 else "are"
+            follows = "; what was asked for follows" if requests else ""
+            return self._wait(f"{_jobs(jobs)} {are} under way{follows}; {self._changes}")
         failure = self._is.failure
         corrected = failure is not None and failure.settings != self._facts.settings
         if failure is not None and (decision := self._after(failure, corrected=corrected)) is not None:
@@ -183,13 +197,23 @@ class _Look:
     def _at(self, time: float) -> str:
         return f"{datetime.fromtimestamp(time, UTC).astimezone(zone(self._settings.schedule_timezone)):%Y-%m-%d %H:%M %Z}"
 
-    def _train(self, why: str) -> Decision:
-        return Decision(due=True, why=f"train now because {why}")
+    def _train(self, why: str, requests: tuple[TrainingRequest, ...] = ()) -> Decision:
+        return Decision(due=True, why=f"train now because {why}", requests=requests)
 
     def _wait(self, why: str, until: float | None = None, *, settle: bool = False) -> Decision:
         looks = [time for time in (until, self._upcoming) if time is not None]
         settled = self._now if settle and self._on_time else None
         return Decision(due=False, why=f"wait because {why}", next_look=min(looks, default=None), settled=settled)
+
+
+def _jobs(ids: Sequence[str]) -> str:
+    return f"job {ids[0]}" if len(ids) == 1 else f"jobs {', '.join(ids)}"
+
+
+def _wish(request: TrainingRequest) -> str:
+    if request.trial:
+        return "a trial"
+    return "it" if request.epochs is None else f"one of {request.epochs} epochs"
 
 
 def _annotations(count: int) -> str:

@@ -2,12 +2,12 @@
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ByteSize
 
 from azaion_daemon.dataset.split import Side
+from azaion_daemon.ops.tables import moment, table
 
 _WIDTH = 120
 
@@ -20,7 +20,7 @@ def render_list(datasets: Sequence[dict[str, Any]]) -> str:
     rows = [
         [
             one["name"],
-            _moment(one["created"]),
+            moment(one["created"]),
             f"{sum(one['images'].values()):,}",
             f"{sum(one['objects'].values()):,}",
             ByteSize(one["bytes_of_its_own"]).human_readable(decimal=True),
@@ -29,13 +29,13 @@ def render_list(datasets: Sequence[dict[str, Any]]) -> str:
         ]
         for one in datasets
     ]
-    return "\n".join(_table([head, *rows], right={2, 3, 4}))
+    return "\n".join(table([head, *rows], right={2, 3, 4}))
 
 
 def render_shown(document: dict[str, Any]) -> str:
     """What a dataset holds."""
     position = "" if document["position"] is None else f", at position {document['position']}"
-    lines = [f"{document['name']} (id {document['id'][:12]}), formed {_moment(document['created'])}{position}", document["path"], ""]
+    lines = [f"{document['name']} (id {document['id'][:12]}), formed {moment(document['created'])}{position}", document["path"], ""]
     return "\n".join([*lines, *_counts(document), *_grown(document), *_findings("Remarks:", document["remarks"])])
 
 
@@ -57,7 +57,7 @@ def _counts(document: dict[str, Any]) -> list[str]:
     present = [one for one in classes if sum(one["objects"].values())]
     absent = [one["name"] for one in classes if not sum(one["objects"].values())]
     head = ["", *Side, "total"]
-    lines = _table(
+    lines = table(
         [
             head,
             *([what, *_sides(document[what])] for what in ("images", "backgrounds", "objects", "media")),
@@ -67,8 +67,8 @@ def _counts(document: dict[str, Any]) -> list[str]:
     )
     headed = [*Side, "total", "in images"]
     right = set(range(1, 6))
-    lines += ["", *_table([["objects of class", *headed], *(_tally(f"{one['id']:>2} {one['name']}", one) for one in present)], right=right)]
-    lines += ["", *_table([["objects in mode", *headed], *(_tally(mode, modes[mode]) for mode in modes)], right=right), ""]
+    lines += ["", *table([["objects of class", *headed], *(_tally(f"{one['id']:>2} {one['name']}", one) for one in present)], right=right)]
+    lines += ["", *table([["objects in mode", *headed], *(_tally(mode, modes[mode]) for mode in modes)], right=right), ""]
     lines += _filled(f"{len(absent)} classes without any instance: ", absent)
     excluded = [f"{count:,} {reason.replace('_', ' ')}" for reason, count in document["excluded"].items()]
     lines += _filled("Left out: ", excluded)
@@ -102,18 +102,3 @@ def _sides(numbers: Mapping[str, int]) -> list[str]:
 def _filled(what: str, things: Iterable[str]) -> list[str]:
     text = ", ".join(things)
     return textwrap.wrap(what + text, _WIDTH, subsequent_indent="    ", break_long_words=False) if text else []
-
-
-def _table(rows: Sequence[Sequence[str]], *, right: set[int]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _moment(iso: str) -> str:
-    return f"{datetime.fromisoformat(iso).astimezone(UTC):%Y-%m-%d %H:%M}Z"

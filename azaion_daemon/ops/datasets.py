@@ -4,8 +4,7 @@ The documents are for programs too: their keys stay. Counts are those of `datase
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,14 @@ from azaion_daemon.dataset.manifest import contents_of_dataset, contents_of_entr
 from azaion_daemon.dataset.plan import plan_dataset
 from azaion_daemon.dataset.readiness import judge
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.errors import OperatorError, RootError
+from azaion_daemon.errors import OperatorError
+from azaion_daemon.ops.reading import reading, unreadable
 from azaion_daemon.retention.facts import living_workers, look_at_disk
 from azaion_daemon.retention.removal import bytes_of_its_own
 from azaion_daemon.retention.rules import DatasetOnDisk, Facts, Fate, decide
 from azaion_daemon.settings import Settings
-from azaion_daemon.store.database import sqlite_errors
 from azaion_daemon.store.durable import replace_durably
 from azaion_daemon.store.layout import Home, Layout
-from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.root import identify_root
 
 
@@ -38,7 +36,7 @@ def listed(settings: Settings, layout: Layout, *, now: float) -> tuple[list[dict
     identify_root(layout)
     try:
         on_disk = look_at_disk(layout)
-        with _reading(layout) as ledger:
+        with reading(layout) as ledger:
             facts = Facts(
                 on_disk.datasets,
                 on_disk.job_directories,
@@ -62,7 +60,7 @@ def listed(settings: Settings, layout: Layout, *, now: float) -> tuple[list[dict
             for one in verdicts
         ], list(on_disk.unreadable)
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
 
 
 def _goes_when(fate: Fate, referred_by: tuple[str, ...], why: str) -> str:
@@ -92,7 +90,7 @@ def shown(layout: Layout, wanted: str | None) -> dict[str, Any]:
             "growth": _growth(layout, before, lambda: contents_of_dataset(path)),
         }
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise OperatorError(f"the manifests of {layout.datasets} cannot be read: {type(error).__name__}: {error}") from error
 
@@ -119,7 +117,7 @@ def planned(settings: Settings, layout: Layout) -> dict[str, Any]:
     """
     identify_root(layout)
     classes = load_classes(layout.classes)
-    with _reading(layout) as ledger:
+    with reading(layout) as ledger:
         newest = ledger.position(settings.stream.name)
         sides = {media: Side(side) for media, side in ledger.sides().items()}
         plan = plan_dataset(ledger.in_home(Home.VALIDATED), sides, classes, settings.dataset, key=settings.stream.name)
@@ -128,7 +126,7 @@ def planned(settings: Settings, layout: Layout) -> dict[str, Any]:
         datasets = sorted(look_at_disk(layout).datasets, key=lambda one: one.recency)
         grown = _growth(layout, [one.name for one in datasets][-1:], lambda: contents_of_entries(plan.entries))
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise OperatorError(f"the manifest of {datasets[-1].name} cannot be read: {type(error).__name__}: {error}") from error
     disk = measure_disk(layout, plan.entries, settings.dataset, training_bytes(layout.models / settings.training.model))
@@ -154,16 +152,6 @@ def _described(dataset: Path) -> dict[str, Any]:
     return document
 
 
-@contextmanager
-def _reading(layout: Layout) -> Iterator[Ledger]:
-    with sqlite_errors(f"reading {layout.ledger}"), closing(Ledger(layout.ledger, read_only=True)) as ledger:
-        yield ledger
-
-
-def _unreadable(error: OSError) -> RootError:
-    return RootError(f"{error.filename} cannot be read: {error.strerror}. Run this as the user of the daemon.")
-
-
 def plotted(document: dict[str, Any], layout: Layout, picture: Path, *, now: float) -> None:
     """Draw a dataset that was shown into a PNG file.
 
@@ -175,10 +163,10 @@ def plotted(document: dict[str, Any], layout: Layout, picture: Path, *, now: flo
     except ModuleNotFoundError as error:
         raise OperatorError(f"{error.name} is not installed; pictures need: pip install 'azaion-daemon[plot]'") from error
     try:
-        with _reading(layout) as ledger:
+        with reading(layout) as ledger:
             content = gather(document, ledger, now=now)
     except OSError as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise OperatorError(f"{document['path']} is damaged: {type(error).__name__}: {error}") from error
     try:

@@ -17,10 +17,10 @@ from azaion_daemon.training.jobs import JobDirectory, Progress
 _Found = tuple[list[dict[str, Any]], str | None]
 
 
-def job_document(job: Job, progress: Progress | None, waits_for: str | None) -> dict[str, Any]:
-    """A job as JSON; `progress` and `waits_for` are those of one that is under way."""
+def job_document(job: Job) -> dict[str, Any]:
+    """A job as JSON."""
     metrics = (job.result or {}).get("metrics") or {}
-    document: dict[str, Any] = {
+    return {
         "id": job.id,
         "state": job.state,
         "why": job.why,
@@ -33,11 +33,11 @@ def job_document(job: Job, progress: Progress | None, waits_for: str | None) -> 
         "map50": metrics.get("map50"),
         "map50_95": metrics.get("map50_95"),
     }
-    if progress is not None:
-        document["progress"] = progress_document(progress)
-    if waits_for is not None:
-        document["waits_for"] = waits_for
-    return document
+
+
+def under_way_document(progress: Progress | None, waits_for: str | None) -> dict[str, Any]:
+    """What is said beside of one that is under way."""
+    return {"progress": None if progress is None else progress_document(progress), "waits_for": waits_for}
 
 
 def progress_document(progress: Progress) -> dict[str, Any]:

@@ -63,6 +63,15 @@ def ask(layout: Layout, kind: str, arguments: dict[str, Any], *, wait_s: float) 
     return document
 
 
+def peek(layout: Layout) -> list[Request]:
+    """The requests that wait, oldest first, as far as they can be read. Nothing is done about any."""
+    found: list[tuple[float, Request]] = []
+    for path in layout.requests.glob("*.json"):
+        with suppress(FileNotFoundError, ValueError, TypeError):
+            found.append((path.stat().st_mtime, Request(**json.loads(path.read_text()))))
+    return [request for _, request in sorted(found, key=lambda one: one[0])]
+
+
 def pending(layout: Layout) -> list[Request]:
     """The requests that wait, oldest first; one that cannot be read is answered so. Answers that nobody fetched go away."""
     requests = []
@@ -86,6 +95,18 @@ def answer(layout: Layout, request: Request, document: dict[str, Any]) -> None:
     """
     with storage("answering a request"):
         _answer(layout.requests / f"{request.id}.json", document)
+
+
+def wishes_of(request: Request) -> tuple[bool, int | None]:
+    """Whether a training that is asked for is to be a trial, and of how many epochs.
+
+    Raises:
+        OperatorError: Its wishes make no sense.
+    """
+    trial, epochs = request.arguments.get("trial", False), request.arguments.get("epochs")
+    if not isinstance(trial, bool) or not (epochs is None or (isinstance(epochs, int) and epochs >= 1)):
+        raise OperatorError(f"a training of {epochs} epochs cannot be asked for (trial: {trial})")
+    return trial, epochs
 
 
 def _answer(path: Path, document: dict[str, Any]) -> None:

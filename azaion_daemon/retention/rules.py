@@ -20,7 +20,7 @@ from azaion_daemon.training.jobs import JobState
 
 _DAY_S = 86400.0
 _LAST_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
-_ENDED = frozenset({JobState.RELEASING, JobState.RELEASED, JobState.REJECTED, JobState.FAILED, JobState.CANCELLED})
+_ENDED = frozenset({JobState.RELEASING, JobState.RELEASED, JobState.REJECTED, JobState.TRIED, JobState.FAILED, JobState.CANCELLED})
 """Of these nothing happens by itself any more: what is releasing lives on as its release, or was superseded. Any other state, also one that
 this release does not know, keeps all that it refers to."""
 
@@ -168,6 +168,8 @@ def _references_to_datasets(facts: Facts, job_directories: Collection[str]) -> I
     """Pairs of a dataset and what refers to it."""
     everything = [dataset.name for dataset in facts.datasets]
     for job in facts.jobs:
+        if job.trial:
+            continue  # its sample lies in its own directory
         if job.state not in _ENDED:
             # Before it has a dataset its state does not tell which one is being formed for it.
             yield from ((name, f"job {job.id} is {job.state}") for name in (everything if job.dataset is None else [job.dataset]))

@@ -38,7 +38,7 @@ NOTHING = Mark(-1, 0)
 
 
 class Failure(NamedTuple):
-    """The last job, when it failed."""
+    """The last job that ended, when it failed; trials are none."""
 
     job: str
     blame: str
@@ -71,7 +71,7 @@ class DueRecord(NamedTuple):
     last_change: float | None
     """When the first and the last of those changes came; None where that is not known, since the tree was there before the ledger."""
     last_ended: float | None
-    """When the last job ended."""
+    """When the last job ended that was no trial."""
     failure: Failure | None
     requests: tuple[TrainingRequest, ...]
     schedule_settled: float | None
@@ -98,8 +98,7 @@ class DueTables:
             "SELECT min(began), max(ended) FROM changes WHERE position > :position OR (position = :position AND audit > :audit)",
             judged._asdict(),
         ).fetchone()
-        (ended,) = self._db.execute("SELECT max(ended) FROM jobs").fetchone()
-        requests = self._db.execute("SELECT id, time, reason, trial, epochs FROM training_requests WHERE job IS NULL ORDER BY rowid")
+        (ended,) = self._db.execute("SELECT max(ended) FROM jobs WHERE NOT trial").fetchone()
         settled = self._db.execute("SELECT settled FROM schedule WHERE expression=?", (schedule,)).fetchone()
         return DueRecord(
             changed=self.changed_since(judged),
@@ -107,9 +106,18 @@ class DueTables:
             last_change=last,
             last_ended=ended,
             failure=self._failure(),
-            requests=tuple(TrainingRequest(id_, time, reason, bool(trial), epochs) for id_, time, reason, trial, epochs in requests),
+            requests=self.waiting(),
             schedule_settled=settled[0] if settled else None,
         )
+
+    def waiting(self) -> tuple[TrainingRequest, ...]:
+        """What was asked for and no job has taken up, the oldest first."""
+        rows = self._db.execute("SELECT id, time, reason, trial, epochs FROM training_requests WHERE job IS NULL ORDER BY rowid")
+        return tuple(TrainingRequest(id_, time, reason, bool(trial), epochs) for id_, time, reason, trial, epochs in rows)
+
+    def known_requests(self) -> frozenset[str]:
+        """The ids of everything that was ever asked for."""
+        return frozenset(id_ for (id_,) in self._db.execute("SELECT id FROM training_requests"))
 
     def changed_since(self, mark: Mark) -> int:
         """How many annotations changed what is trained on after a mark."""
@@ -130,11 +138,12 @@ class DueTables:
                 write_audit(db, request.time, [AuditEntry("training", "asked for", "operator", request.reason)])
 
     def take_up(self, job: Job, requests: Sequence[TrainingRequest]) -> None:
-        """Record a new job, and that it answers what was asked for and what was scheduled until now."""
+        """Record a new job, and that it answers what was asked for and, unless it is a trial, what was scheduled until now."""
         with transaction(self._db, f"recording the job {job.id} in the ledger") as db:
             write_job(db, job, actor="operator" if requests else "daemon")
             db.executemany("UPDATE training_requests SET job=? WHERE id=?", ((job.id, request.id) for request in requests))
-            db.execute("UPDATE schedule SET settled=?", (job.created,))
+            if not job.trial:
+                db.execute("UPDATE schedule SET settled=?", (job.created,))
             db.execute("DELETE FROM changes WHERE position < ?", (self._judged().position,))
 
     def settle_schedule(self, schedule: str, until: float) -> None:
@@ -151,15 +160,18 @@ class DueTables:
                 db.execute("DELETE FROM schedule")
 
     def _judged(self) -> Mark:
-        """The mark of the newest snapshot that a judged or cancelled job was formed of."""
+        """The mark of the newest snapshot that a judged or cancelled job was formed of; a trial has seen a sample only."""
         row = self._db.execute(
-            "SELECT position, coalesce(audit, 0) FROM jobs WHERE (judged OR state='cancelled') AND position IS NOT NULL "
+            "SELECT position, coalesce(audit, 0) FROM jobs WHERE (judged OR state='cancelled') AND NOT trial AND position IS NOT NULL "
             "ORDER BY position DESC, audit DESC LIMIT 1"
         ).fetchone()
         return Mark(*row) if row else NOTHING
 
     def _failure(self) -> Failure | None:
-        query = "SELECT id, blame, why, settings, position, audit, state FROM jobs WHERE ended IS NOT NULL ORDER BY rowid DESC"
+        query = (
+            "SELECT id, blame, why, settings, position, audit, state FROM jobs WHERE ended IS NOT NULL AND NOT trial "
+            "ORDER BY ended DESC, rowid DESC"  # of several at a time the one that began last need not have ended last
+        )
         ended = self._db.execute(query).fetchall()
         failed = list(takewhile(lambda job: job[-1] == _FAILED and job[1] is not None, ended))
         if not failed:

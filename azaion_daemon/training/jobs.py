@@ -14,11 +14,14 @@
     epochs.jsonl      a line for each finished epoch (`history.EpochRecord`)
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
+    attempts.jsonl    each start of a worker as it ended, a line each, written by the daemon
+    dataset/          of a trial: the sample that it is trained on
 
 There is no other channel between daemon and worker, so either may die, and the worker may run on another machine.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -35,7 +38,7 @@ from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import Evaluation, Metrics
 
 if TYPE_CHECKING:
-    from azaion_daemon.training.history import EpochRecord
+    from azaion_daemon.training.history import Attempt, EpochRecord
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -50,12 +53,17 @@ class JobState(StrEnum):
     ACCEPTED = "accepted"
     REJECTED = "rejected"
     HELD = "held"
+    TRIED = "tried"
     RELEASING = "releasing"
     RELEASED = "released"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
+IN_TRAINING = frozenset({JobState.REQUESTED, JobState.FORMING, JobState.QUEUED, JobState.RUNNING})
+"""Of these a job can be cancelled; with any other its training has ended."""
+UNFINISHED = IN_TRAINING | {JobState.ACCEPTED}
+"""Of these a job goes on by itself."""
 _ENDS = frozenset({JobState.FAILED, JobState.CANCELLED})
 _TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
     {
@@ -63,13 +71,14 @@ _TRANSITIONS: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.FORMING: _ENDS | {JobState.QUEUED},
         JobState.QUEUED: _ENDS | {JobState.RUNNING},
         # Back to the queue when it is to be tried again.
-        JobState.RUNNING: _ENDS | {JobState.ACCEPTED, JobState.REJECTED, JobState.HELD, JobState.QUEUED},
+        JobState.RUNNING: _ENDS | {JobState.ACCEPTED, JobState.REJECTED, JobState.HELD, JobState.QUEUED, JobState.TRIED},
         # Between these three an operator may overrule the gate.
         JobState.ACCEPTED: _ENDS | {JobState.RELEASING, JobState.REJECTED},
         JobState.REJECTED: _ENDS | {JobState.ACCEPTED},
         JobState.HELD: _ENDS | {JobState.ACCEPTED, JobState.REJECTED},
         JobState.RELEASING: _ENDS | {JobState.RELEASED},
         JobState.RELEASED: frozenset(),
+        JobState.TRIED: frozenset(),
         JobState.FAILED: frozenset(),
         JobState.CANCELLED: frozenset(),
     },
@@ -224,12 +233,15 @@ class JobDirectory:
         self.checkpoints = path / "checkpoints"
         self.library_home = path / "home"  # where the library keeps its settings and fonts
         self.start = path / "start"
+        self.sample = path / "dataset"
+        self.attempts = path / "attempts.jsonl"
         self.pt = path / "model.pt"
         self.onnx = path / "model.onnx"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
-        return [path for path in (self.start, self.run, self.checkpoints, self.library_home) if path.is_dir() and not path.is_symlink()]
+        directories = (self.start, self.run, self.checkpoints, self.library_home, self.sample)
+        return [path for path in directories if path.is_dir() and not path.is_symlink()]
 
     def create(self, spec: JobSpec) -> None:
         """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
@@ -307,8 +319,33 @@ class JobDirectory:
     def retire_result(self) -> None:
         """Make room for another attempt: while there is a result, no worker does anything."""
         earlier = len(list(self.path.glob("result.*.json")))
-        (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
-        fsync_directory(self.path)
+        with storage("retiring a result"):
+            (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
+            fsync_directory(self.path)
+
+    def read_attempts(self) -> "list[Attempt]":
+        """Each start of a worker, as it ended, the oldest first. A line that a crash has torn is not there."""
+        from azaion_daemon.training.history import Attempt  # noqa: PLC0415 - it is made of what is defined here
+
+        try:
+            lines = self.attempts.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            with suppress(ValidationError):
+                found.append(Attempt.parse(line))
+        return found
+
+    def append_attempt(self, attempt: "Attempt") -> None:
+        """Record how a start of a worker ended, durably. What a crash has left of a line before is ended first."""
+        with storage("recording an attempt"), self.attempts.open("ab") as file:
+            if file.tell():
+                file.write(b"\n")
+            file.write(attempt.model_dump_json().encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+            fsync_directory(self.path)
 
     def _read(self, name: str, kind: type[_D]) -> _D | None:
         try:

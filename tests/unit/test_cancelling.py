@@ -1,33 +1,160 @@
-"""Tasks that do not take a cancellation at once."""
+"""A job is cancelled at any moment of its training: its worker ends, and the trigger does not begin it anew."""
 
 import asyncio
-from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
-from azaion_daemon.stream.cancelling import end
+import pytest
 
+from azaion_daemon.errors import DiskFullError, OperatorError
+from azaion_daemon.settings import Settings
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import Ledger
+from azaion_daemon.store.records import Job
+from azaion_daemon.training.jobs import JobDirectory, Outcome
+from tests.unit.test_courses import HELD, halving, judging, parallel, until_running
+from tests.unit.test_triggering import MEDIA, NIGHT, Site, layout, settings_of, site
 
-async def swallowing(times: int) -> None:
-    for _ in range(times):
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-    await asyncio.Event().wait()
-
-
-async def failing() -> None:
-    await asyncio.sleep(0)
-    raise ValueError("its own")
-
-
-async def test_a_task_that_swallows_a_cancellation_is_ended_all_the_same() -> None:
-    tasks = [asyncio.create_task(swallowing(times)) for times in (0, 1, 3)]
-    await asyncio.sleep(0)
-    async with asyncio.timeout(10):
-        await end(*tasks)
-    assert all(task.cancelled() for task in tasks)
+__all__ = ["layout"]
 
 
-async def test_what_has_ended_by_itself_keeps_its_error() -> None:
-    task = asyncio.create_task(failing())
-    await asyncio.wait({task})
-    await end(task)
-    assert isinstance(task.exception(), ValueError)
+@pytest.fixture
+def settings(layout: Layout) -> Settings:
+    return settings_of(layout.root)
+
+
+async def assert_cancelled(one: Site, reason: str = "wrong settings") -> Job:
+    said = await one.conductor.cancel(None, reason)
+    (job,) = await one.until_states("cancelled")
+    assert said == f"Job {job.id} is cancelled."
+    assert (job.why, job.judged, job.position, job.ended is not None) == (reason, False, MEDIA + 1, True)
+    await one.until_why("wait because 0 annotations are new, changed or gone since the last training")
+    await asyncio.sleep(0.05)
+    assert len(await one.jobs()) == 1
+    assert one.conductor.under_way == ()
+    assert one.released == []
+    return job
+
+
+class NoRoom(Ledger):
+    """Has no room for what a job becomes after it was requested."""
+
+    def put_job(self, job: Job, **others: Any) -> None:
+        if job.state == "forming":
+            raise DiskFullError("recording the job: no space")
+        super().put_job(job, **others)
+
+
+async def test_when_it_was_just_requested(layout: Layout, settings: Settings) -> None:
+    async with site(layout, settings, ledger=NoRoom(layout.ledger, clock=lambda: NIGHT)) as one:
+        await one.change()
+        await one.until_states("requested")
+
+        async def waits() -> bool:
+            return any("no space" in str(way.waits_for) for way in one.conductor.under_way)
+
+        await one.until(waits)
+        await assert_cancelled(one)
+
+
+async def test_while_its_dataset_is_formed_and_that_is_given_up(layout: Layout, settings: Settings) -> None:
+    async with site(layout, settings) as one:
+        async with one.pipeline.still():
+            await one.change()
+            await one.until_states("forming")
+            await assert_cancelled(one)
+        assert list(layout.datasets.iterdir()) == []
+        async with one.pipeline.still():  # nobody holds the tree
+            pass
+
+
+async def test_while_it_waits_for_a_gpu(layout: Layout) -> None:
+    absent = settings_of(layout.root, training={"gpus": ["GPU-absent"]})
+    async with site(layout, absent) as one:
+        await one.change()
+        await one.until_states("queued")
+
+        async def waits() -> bool:
+            return any("GPU-absent" in str(way.waits_for) for way in one.conductor.under_way)
+
+        await one.until(waits)
+        job = await assert_cancelled(one)
+        assert one.worker.specs == []
+        with pytest.raises(OperatorError, match="no job is under way"):
+            await one.conductor.cancel(None, "again")
+        with pytest.raises(OperatorError, match="is cancelled already"):
+            await one.conductor.cancel(job.id, "for another reason")
+        assert await one.conductor.cancel(job.id, "wrong settings") == f"Job {job.id} is cancelled."  # the request again, after a kill
+
+
+async def test_while_its_worker_runs(layout: Layout, settings: Settings) -> None:
+    async with site(layout, settings) as one:
+        one.worker.may_end.clear()
+        await one.change()
+        await until_running(one, 1)
+        job = await assert_cancelled(one)
+        assert one.worker.ended == [JobDirectory(layout.jobs / job.id).path]
+
+
+async def test_in_the_pause_before_it_is_tried_again(layout: Layout, settings: Settings) -> None:
+    async with site(layout, settings, retry=halving) as one:
+        one.worker.outcomes = [Outcome.OUT_OF_MEMORY]
+        await one.change()
+
+        async def pauses() -> bool:
+            return any("pause" in str(way.waits_for) for way in one.conductor.under_way)
+
+        await one.until(pauses)
+        await assert_cancelled(one)
+        assert len(one.worker.specs) == 1
+
+
+async def test_after_a_restart_too(layout: Layout, settings: Settings) -> None:
+    async with site(layout, settings) as one:
+        one.worker.may_end.clear()
+        await one.change()
+        await until_running(one, 1)
+    async with site(layout, settings) as one:
+        one.worker.may_end.clear()
+        await assert_cancelled(one)
+
+
+async def test_of_several_one_is_named_and_the_others_go_on(layout: Layout) -> None:
+    async with site(layout, parallel(layout, 2)) as one:
+        one.worker.may_end.clear()
+        await one.change()
+        await until_running(one, 1)
+        await one.ask()
+        await until_running(one, 2)
+        first, second = await one.jobs()
+        with pytest.raises(OperatorError, match=f"say which: {first.id}, {second.id}"):
+            await one.conductor.cancel(None, "r")
+        await one.conductor.cancel(second.id, "r")
+        one.worker.may_end.set()
+        await one.until_states("releasing", "cancelled")
+
+
+async def test_a_training_that_has_ended_is_not_cancelled(layout: Layout, settings: Settings) -> None:
+    async with site(layout, settings, judge=judging(HELD)) as one:
+        await one.change()
+        (job,) = await one.until_states("held")
+        with pytest.raises(
+            OperatorError, match=f"is held: its training has ended. Reject its model with: azaion-daemon model reject {job.id}"
+        ):
+            await one.conductor.cancel(job.id, "r")
+        await one.call(one.call.ledger.put_job, replace(job, state="released"))
+        with pytest.raises(OperatorError, match="has ended: it is released"):
+            await one.conductor.cancel(job.id, "r")
+        with pytest.raises(OperatorError, match="there is no job X"):
+            await one.conductor.cancel("X", "r")
+
+
+async def test_what_changes_after_the_snapshot_of_a_cancelled_job_counts(layout: Layout, settings: Settings) -> None:
+    async with site(layout, settings) as one:
+        one.worker.may_end.clear()
+        await one.change()
+        await until_running(one, 1)
+        await one.change()
+        await one.conductor.cancel(None, "r")
+        one.worker.may_end.set()
+        await one.until_states("cancelled", "releasing")

@@ -24,7 +24,7 @@ async def test_a_worker_that_dies_before_it_says_anything_is_not_started_for_eve
         one.worker.outcomes, one.worker.attempts = [Outcome.INFRASTRUCTURE] * 100, 0
         await one.change()
         (job,) = await one.until_states("failed")
-        assert (job.blame, len(one.worker.epochs)) == ("infrastructure", 3)
+        assert (job.blame, len(one.worker.epochs)) == ("infrastructure", 5)
 
 
 async def test_too_little_disk_is_the_machines_fault_and_passes_by_itself(layout: Layout) -> None:

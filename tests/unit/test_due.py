@@ -100,6 +100,29 @@ def test_a_cancelled_job_counts_as_judged_and_a_failed_one_does_not(world: World
     assert world.record().changed == changed
 
 
+@pytest.mark.parametrize("state", ["tried", "failed", "cancelled"])
+def test_a_trial_counts_for_nothing(world: World, state: str) -> None:
+    world.message("a", "b")
+    world.ledger.due.settle_schedule("0 2 * * *", 5.0)
+    world.ledger.due.ask(TrainingRequest("r", 1.0, "try it", trial=True))
+    world.ledger.due.take_up(Job("T", "requested", "reason", world.now, world.now, trial=True, asked=True), world.record().requests)
+    world.job("T", state, trial=True, blame="settings" if state == "failed" else None, why="w")
+    found = world.ledger.due.record("0 2 * * *")
+    assert (found.changed, found.last_ended, found.failure, found.schedule_settled, found.requests) == (2, None, None, 5.0, ())
+
+
+def test_of_jobs_beside_each_other_the_one_that_ended_last_is_the_last(world: World) -> None:
+    world.message("a", "b")
+    world.job("A", "running", ended=None)
+    world.job("B")
+    assert world.record().failure is None
+    world.now += 10
+    world.job("A", "failed", blame=Blame.SETTINGS, why="w")
+    failure = world.record().failure
+    assert failure is not None
+    assert (failure.job, failure.in_a_row) == ("A", 1)
+
+
 def test_what_comes_while_a_job_trains_counts_for_the_next_one(world: World) -> None:
     world.message("a", "b")
     mark = world.ledger.due.mark()

@@ -17,6 +17,7 @@ from azaion_daemon.dataset.classes import Classes
 from azaion_daemon.dataset.reduction import Reduction
 from azaion_daemon.dataset.resized_cache import cached_digests
 from azaion_daemon.dataset.snapshot import Snapshot
+from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import DatasetError, DiskFullError
 from azaion_daemon.forming import DatasetFormer, reduction_for
 from azaion_daemon.ingest.digester import Digester
@@ -315,3 +316,15 @@ async def test_a_dataset_that_cannot_be_trained_on_is_refused_before_anything_is
     with pytest.raises(DatasetError, match="too_few_images: 10 images"):
         await site.form(min_images=11)
     assert site.cached() == set()
+
+
+async def test_for_a_trial_no_more_images_are_reduced_than_it_takes(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azaion_daemon.dataset.sample.SIZES", {Side.TRAIN: 2, Side.VALID: 1, Side.TEST: 1})
+    into = site.layout.jobs / "J" / "dataset"
+    weights = Path("none.yaml")
+    snapshot = await site.former.form(settings(site.layout), site.take_mark, weights=weights, sample=into)
+    assert (snapshot.path, set(sizes(snapshot).values()), len(sizes(snapshot)), len(site.cached())) == (into, {(128, 64)}, 4, 4)
+    assert (await site.call(site.call.ledger.sides), list(site.layout.datasets.iterdir())) == ({}, [])
+    with pytest.raises(DatasetError, match="too_few_images: 10 images can be used, 11 are needed"):
+        await site.former.form(settings(site.layout, min_images=11), site.take_mark, weights=weights, sample=into)
+    assert len(list(into.glob("*/images/*"))) == 4

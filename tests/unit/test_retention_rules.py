@@ -15,7 +15,7 @@ from azaion_daemon.training.jobs import JobState
 DAY = 86400.0
 NOW = 1_780_000_000.0
 KEEP_FEW = RetentionSettings(datasets_keep=1, datasets_keep_days=10, jobs_keep=1, jobs_keep_days=10)
-ENDED = [JobState.RELEASED, JobState.RELEASING, JobState.FAILED, JobState.CANCELLED, JobState.REJECTED]
+ENDED = [JobState.RELEASED, JobState.RELEASING, JobState.FAILED, JobState.CANCELLED, JobState.REJECTED, JobState.TRIED]
 UNDER_WAY = [state for state in JobState if state not in ENDED]
 
 

@@ -24,7 +24,7 @@ from azaion_daemon.training.jobs import (
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-FINAL = {JobState.RELEASED, JobState.FAILED, JobState.CANCELLED}
+FINAL = {JobState.RELEASED, JobState.FAILED, JobState.CANCELLED, JobState.TRIED}
 
 
 def spec(**changes: Any) -> JobSpec:

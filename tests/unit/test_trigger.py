@@ -20,14 +20,14 @@ CHANGES = "are new, changed or gone since the last training"
 
 
 def facts(
-    changed: int = 100, total: int = 5000, *, started: float = NOW - DAY, under_way: str | None = None, **ledger: Any
+    changed: int = 100, total: int = 5000, *, started: float = NOW - DAY, under_way: tuple[str, ...] = (), room: bool = False, **ledger: Any
 ) -> TriggerFacts:
     """What a look finds; by default enough has changed, long ago, and nothing else has ever happened."""
     record: dict[str, Any] = {
         "first_change": NOW - HOUR, "last_change": NOW - HOUR, "last_ended": None, "failure": None, "requests": (),
         "schedule_settled": None,
     }  # fmt: skip
-    return TriggerFacts(DueRecord(changed, **{**record, **ledger}), total, "settings", started, under_way)
+    return TriggerFacts(DueRecord(changed, **{**record, **ledger}), total, "settings", started, under_way, room)
 
 
 def failure(blame: Blame, *, changed_since: int = 0, in_a_row: int = 1, settings: str = "settings") -> Failure:
@@ -125,9 +125,9 @@ def test_a_job_is_followed_by_a_pause() -> None:
 
 def test_while_a_job_is_under_way_everything_waits() -> None:
     request = TrainingRequest("r", NOW, "new camera")
-    decision = on(facts(requests=(request,), under_way="J"), NIGHTLY)
+    decision = on(facts(requests=(request,), under_way=("J",)), NIGHTLY)
     assert not decision.due
-    assert "job J is under way; what was asked for follows it; 100 annotations are" in decision.why
+    assert "job J is under way; what was asked for follows; 100 annotations are" in decision.why
 
 
 @pytest.mark.parametrize("blame", [Blame.DATA, Blame.SETTINGS])
@@ -165,6 +165,29 @@ def test_what_failed_for_the_machine_is_tried_again_and_ever_more_rarely() -> No
 
 
 # On request
+
+
+def test_what_was_asked_for_runs_beside_others_where_there_is_room_and_nothing_else_does() -> None:
+    asked = (TrainingRequest("r", NOW, "new camera"),)
+    beside = on(facts(requests=asked, under_way=("J", "K"), room=True), NIGHTLY)
+    assert (beside.due, beside.requests) == (True, asked)
+    assert "an operator asked for it, beside jobs J, K (new camera)" in beside.why
+    waits = on(facts(under_way=("J",), room=True), NIGHTLY)
+    assert (waits.due, waits.requests) == (False, ())
+
+
+def test_one_job_answers_all_requests_that_wish_the_same_the_oldest_wish_first() -> None:
+    plain, long, trial, again = (
+        TrainingRequest("1", NOW, "one"),
+        TrainingRequest("2", NOW, "long", epochs=300),
+        TrainingRequest("3", NOW, "try", trial=True),
+        TrainingRequest("4", NOW, "and again"),
+    )
+    first = on(facts(requests=(plain, long, trial, again)))
+    assert first.requests == (plain, again)
+    assert "an operator asked for it (one; and again)" in first.why
+    assert "an operator asked for one of 300 epochs (long)" in on(facts(requests=(long, trial))).why
+    assert "an operator asked for a trial (try)" in on(facts(requests=(trial, long))).why
 
 
 @pytest.mark.parametrize(

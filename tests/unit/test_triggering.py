@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.judging import Judge
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import DueRecord, DueTables, TrainingRequest
 from azaion_daemon.store.layout import Home, Layout
@@ -26,8 +27,10 @@ from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Job, Position
 from azaion_daemon.training.evaluation import Metrics
 from azaion_daemon.training.gpus import Discovery
-from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Outcome, Progress
+from azaion_daemon.training.history import Attempt
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Progress
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.training.retry import Again, GiveUp, decide
 from azaion_daemon.triggering import Trigger
 from tests.unit.builders import SMALL, make_root, put_files, row
 
@@ -42,16 +45,25 @@ class Worker(WorkerPool):
     def __init__(self) -> None:
         super().__init__()
         self.outcomes: list[Outcome] = []
-        self.attempts = 3
+        self.attempts = 0
         self.started = asyncio.Event()
         self.may_end = asyncio.Event()
         self.may_end.set()
-        self.epochs: list[int] = []
+        self.specs: list[JobSpec] = []
+        """What it was started with, each time."""
+        self.ended: list[Path] = []
+        """The jobs of which workers were ended."""
+
+    @property
+    def epochs(self) -> list[int]:
+        return [spec.epochs for spec in self.specs]
 
     async def run(self, job: JobDirectory, on_progress: Callable[[Progress], None] = lambda _: None) -> JobResult:
+        if (earlier := job.read_result()) is not None:
+            return earlier
+        self.specs.append(job.read_spec())
         self.started.set()
         await self.may_end.wait()
-        self.epochs.append(job.read_spec().epochs)
         outcome = self.outcomes.pop(0) if self.outcomes else Outcome.DONE
         files: dict[str, Any] = {}
         for kind, path in (("pt", job.pt), ("onnx", job.onnx)):
@@ -61,9 +73,18 @@ class Worker(WorkerPool):
         result = JobResult(
             outcome=outcome, reason="so it is told", metrics=metrics, attempts=self.attempts, finished=datetime.now(UTC), **files
         )
-        if outcome is Outcome.DONE:
+        if outcome is not Outcome.INFRASTRUCTURE:  # as one that was killed
             job.write_result(result)
         return result
+
+    async def cancel(self, job: JobDirectory) -> None:
+        self.ended.append(job.path)
+
+
+def at_once(spec: JobSpec, attempts: Sequence[Attempt]) -> Again | GiveUp:
+    """As it is decided, without the pause."""
+    decided = decide(spec, attempts)
+    return replace(decided, pause_s=0.0) if isinstance(decided, Again) else decided
 
 
 class NoGpus:
@@ -71,7 +92,7 @@ class NoGpus:
         return Discovery()
 
 
-def settings_of(root: Path, *, epochs: int = 1, **trigger: Any) -> Settings:
+def settings_of(root: Path, *, epochs: int = 1, training: Mapping[str, Any] | None = None, **trigger: Any) -> Settings:
     return Settings.model_validate(
         {
             "api": {"url": "http://h", "email": "e", "password": "p"},
@@ -79,7 +100,16 @@ def settings_of(root: Path, *, epochs: int = 1, **trigger: Any) -> Settings:
             "directories": {"root": root, "data": "data", "data_seed": "data-seed", "data_deleted": "data_deleted"},
             "ingest": {"min_free_disk": 0},
             "dataset": SMALL.model_dump(),
-            "training": {"model": "m.yaml", "epochs": epochs, "batch_size": 1, "imgsz": 64, "save_period": 1, "workers": 0, "gpus": "none"},
+            "training": {
+                "model": "m.yaml",
+                "epochs": epochs,
+                "batch_size": 8,
+                "imgsz": 64,
+                "save_period": 1,
+                "workers": 0,
+                "gpus": "none",
+                **(training or {}),
+            },
             "export": {"imgsz": 64},
             "trigger": {"new_annotations": MEDIA, "min_total": 1, "quiet_minutes": 0, "cooldown_hours": 0, **trigger},
         }
@@ -89,7 +119,17 @@ def settings_of(root: Path, *, epochs: int = 1, **trigger: Any) -> Settings:
 class Site:
     """The part of a daemon that trains, over a real root."""
 
-    def __init__(self, layout: Layout, settings: Settings, clock: Callable[[], float], ledger: Ledger, pause_s: float) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        settings: Settings,
+        clock: Callable[[], float],
+        ledger: Ledger,
+        pause_s: float,
+        *,
+        retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp],
+        judge: Callable[[LedgerThread], Judge] | None,
+    ) -> None:
         self.layout = layout
         self.call = LedgerThread(ledger)
         self.clock = clock
@@ -102,7 +142,8 @@ class Site:
         self.released: list[str] = []
         self.conductor = Conductor(
             settings, layout, self.call, self.pipeline, former, self.trigger, workers=self.worker, gpus=NoGpus(),
-            order_release=self._release, retry_pause_s=0.0, clock=clock,
+            judge=Judge(settings, layout, self.call, clock=clock) if judge is None else judge(self.call),
+            order_release=self._release, retry=retry, clock=clock,
         )  # fmt: skip
         self._offset = MEDIA
 
@@ -120,8 +161,8 @@ class Site:
         await self.call(self.call.ledger.commit_batch, "s", Position(self._offset, b"d"), rows)
         self.pipeline.state.changed.set()
 
-    async def ask(self, id_: str = "r", reason: str = "new camera") -> None:
-        await self.trigger.ask(TrainingRequest(id_, self.clock(), reason))
+    async def ask(self, id_: str = "r", reason: str = "new camera", *, trial: bool = False, epochs: int | None = None) -> None:
+        await self.trigger.ask(TrainingRequest(id_, self.clock(), reason, trial, epochs))
 
     def reconfigure(self, settings: Settings) -> None:
         self.trigger.reconfigure(settings)
@@ -173,9 +214,11 @@ async def site(
     *,
     ledger: Ledger | None = None,
     pause_s: float = 0.02,
+    retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp] = at_once,
+    judge: Callable[[LedgerThread], Judge] | None = None,
 ) -> AsyncIterator[Site]:
     """A daemon's life, from its start to a kill."""
-    one = Site(layout, settings, clock, ledger or Ledger(layout.ledger, clock=clock), pause_s)
+    one = Site(layout, settings, clock, ledger or Ledger(layout.ledger, clock=clock), pause_s, retry=retry, judge=judge)
     one.pipeline.state.counts = {home: MEDIA if home is Home.VALIDATED else 0 for home in Home}
     await one.conductor.recover()
     tasks = [asyncio.create_task(part.run()) for part in (one.trigger, one.conductor)]
@@ -215,7 +258,7 @@ async def test_what_comes_due_while_a_job_is_under_way_fires_after_it(layout: La
         (job,) = await one.jobs()
         await one.change()
         await one.ask()
-        await one.until_why(f"wait because job {job.id} is under way; what was asked for follows it; {MEDIA} annotations are new")
+        await one.until_why(f"wait because job {job.id} is under way; what was asked for follows; {MEDIA} annotations are new")
         assert len(await one.jobs()) == 1
         one.worker.may_end.set()
         _, second = await one.until_states("releasing", "releasing")
@@ -281,10 +324,16 @@ async def test_data_that_cannot_be_trained_on_is_waited_with_until_it_changes(la
         await one.until_why("0 annotations are")
 
 
-async def test_new_weights_are_other_settings(layout: Layout, settings: Settings) -> None:
+async def test_a_failed_job_is_tried_again_for_other_settings_that_may_cure_it_and_for_new_weights(
+    layout: Layout, settings: Settings
+) -> None:
     async with site(layout, settings) as one:
         before = await one.trigger.digest_of(settings)
         assert before == await one.trigger.digest_of(settings_of(layout.root, quiet_minutes=3))
+        more = settings_of(layout.root, training={"max_attempts": 9, "max_parallel_jobs": 2, "nice": 1})
+        assert before == await one.trigger.digest_of(more)
+        for cure in ({"gpus": ["GPU-larger"]}, {"gpus_per_job": 2}, {"epochs": 3}):
+            assert before != await one.trigger.digest_of(settings_of(layout.root, training=cure))
         (layout.models / "m.yaml").write_text("weights")
         assert before != await one.trigger.digest_of(settings)
 
@@ -292,7 +341,7 @@ async def test_new_weights_are_other_settings(layout: Layout, settings: Settings
 async def test_what_failed_for_the_machine_is_tried_again_by_itself(layout: Layout, settings: Settings) -> None:
     now = NIGHT
     async with site(layout, settings, lambda: now) as one:
-        one.worker.outcomes = [Outcome.INFRASTRUCTURE]
+        one.worker.outcomes = [Outcome.INFRASTRUCTURE] * 5
         await one.change()
         (job,) = await one.until_states("failed")
         assert job.blame == "infrastructure"

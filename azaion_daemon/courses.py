@@ -1,0 +1,362 @@
+"""The way of one job, from a due training to a released model: each step leaves its result in the ledger, and any start goes on from there.
+
+    requested -> forming -> queued <-> running -> accepted -> releasing -> released
+                                               -> rejected | held           (for the operator to overrule)
+                                               -> tried                     (a trial)
+    failed and cancelled from any
+
+Before each start of a worker the job is queued, and what becomes of it there follows from its directory alone: how the starts before ended
+says whether there is another one, with what, and after which pause. So a kill at any moment is made good by doing it again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
+from azaion_daemon.following import EpochLog
+from azaion_daemon.forming import DatasetFormer
+from azaion_daemon.gpu_queue import GpuQueue
+from azaion_daemon.ingest.space import Space
+from azaion_daemon.installing import Installer
+from azaion_daemon.judging import Judge
+from azaion_daemon.logs import get_logger
+from azaion_daemon.settings import Settings
+from azaion_daemon.specs import settings_for, spec_for
+from azaion_daemon.store.due import Mark
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import LedgerThread
+from azaion_daemon.store.records import Blame, Job, Model
+from azaion_daemon.training.attempts import attempt_of, is_alive, unseen_attempt
+from azaion_daemon.training.gate import Decision
+from azaion_daemon.training.gpus import Chosen, Wait
+from azaion_daemon.training.history import Attempt
+from azaion_daemon.training.jobs import (
+    IN_TRAINING,
+    UNFINISHED,
+    JobDirectory,
+    JobResult,
+    JobSpec,
+    JobState,
+    Outcome,
+    Progress,
+    advance,
+)
+from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.training.retry import Again, GiveUp
+from azaion_daemon.training.rulings import verdict_document
+from azaion_daemon.training.weights import Start, choose_source, take_for
+from azaion_daemon.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
+
+log = get_logger(__name__)
+
+T = TypeVar("T")
+
+_GPU_POLL_S = 30.0
+_NO_SPACE_S = 60.0
+_BLAMED = {
+    Outcome.BAD_JOB: Blame.SETTINGS,
+    Outcome.BAD_DATA: Blame.DATA,
+    Outcome.OUT_OF_MEMORY: Blame.SETTINGS,
+    Outcome.DIVERGED: Blame.SETTINGS,
+}
+_STATE_OF = {Decision.ACCEPTED: JobState.ACCEPTED, Decision.REJECTED: JobState.REJECTED, Decision.HELD: JobState.HELD}
+
+
+@dataclass
+class Workshop:
+    """What all courses work with."""
+
+    settings: Settings
+    """Those in force; a reload replaces them."""
+    layout: Layout
+    ledger: LedgerThread
+    space: Space
+    former: DatasetFormer
+    digest_of: Callable[[Settings], Awaitable[str]]
+    workers: WorkerPool
+    gpus: GpuQueue
+    judge: Judge
+    installer: Installer
+    retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp]
+    clock: Callable[[], float]
+
+
+class _BadEndError(TrainingError):
+    """The workers of a job ended without a model."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(f"{outcome}: {reason}")
+        self.outcome = outcome
+
+
+class Course:
+    """Takes one job through its states."""
+
+    def __init__(self, job: Job, shop: Workshop) -> None:
+        self.job = job
+        self.progress: Progress | None = None
+        self._shop = shop
+        self._directory = JobDirectory(shop.layout.jobs / job.id)
+        self._epochs = EpochLog(self._directory)
+        self._waits: str | None = None
+        self._storing = 0
+        self._peak = Peak()
+        self._taken_over = job.state == JobState.RUNNING  # from a daemon before this one
+
+    @property
+    def waits_for(self) -> str | None:
+        """What it waits for, where it does."""
+        return self._waits or (self._shop.space.paused if self._storing else None)
+
+    async def run(self) -> None:
+        """Work until nothing more happens by itself. When cancelled, a worker under way is left running.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        while (state := JobState(self.job.state)) in UNFINISHED:
+            try:
+                await self._take(state)
+            except AzaionError as error:
+                raise_if_disk_failed(error)
+                if isinstance(error, DiskFullError) and self.job.state == JobState.ACCEPTED:
+                    await asyncio.sleep(_NO_SPACE_S)  # only a daemon that stops gives a full disk up: the next start installs the model
+                else:
+                    await self._fail(error)
+            finally:
+                self._waits = None
+                if self.job.state != JobState.RUNNING:
+                    self._shop.gpus.give_back(self.job.id)
+                    self.progress = None
+
+    async def _take(self, state: JobState) -> None:
+        match state:
+            case JobState.REQUESTED:
+                await self._set(JobState.FORMING)
+            case JobState.FORMING:
+                await self._form()
+            case JobState.QUEUED:
+                await self._queue()
+            case JobState.RUNNING:
+                await self._run_worker()
+            case JobState.ACCEPTED:
+                async with self._shop.installer.lock:  # before anything is awaited: what was accepted first is installed first
+                    await self._install()
+            case _:
+                raise AssertionError(state)
+
+    # States in the ledger
+
+    async def _set(self, state: JobState, *, why: str | None = None, **changes: Any) -> None:
+        job = self.job
+        advance(JobState(job.state), state)
+        now = self._shop.clock()
+        if state not in IN_TRAINING and job.ended is None:
+            changes["ended"] = now
+        after = self.job = replace(job, state=state, why=why, changed=now, **changes)
+        await self._store(lambda: self._shop.ledger(self._shop.ledger.ledger.put_job, after))
+        log.info("job.state", job=job.id, state=state, before=job.state, why=why)
+
+    async def _store(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do something that may be done again, as soon as there is space for it."""
+        self._storing += 1
+        try:
+            return await self._shop.space.repeat(step)
+        finally:
+            self._storing -= 1
+
+    async def _fail(self, error: AzaionError) -> None:
+        """What a failed job was formed of does not count as trained on; what it failed for says when it is tried again."""
+        match error:
+            case _BadEndError(outcome=outcome):
+                blame = _BLAMED.get(outcome, Blame.INFRASTRUCTURE)
+            case DatasetError() if not isinstance(error, DatasetPlaceError):
+                blame = Blame.DATA
+            case _:
+                blame = Blame.INFRASTRUCTURE
+        if self.job.position is None:
+            await self.take_mark()
+        log.error("job.failed", job=self.job.id, why=str(error), blame=blame)
+        await self._set(JobState.FAILED, why=str(error), judged=False, blame=blame)
+
+    async def take_mark(self) -> None:
+        """Have the job show the present moment, with the present settings: for one that ended before its snapshot was taken."""
+        shop = self._shop
+        mark = await shop.ledger(shop.ledger.ledger.due.mark)
+        self._took(mark, await shop.digest_of(settings_for(self.job, shop.settings)))
+
+    def _took(self, mark: Mark, digest: str) -> None:
+        self.job = replace(self.job, position=mark.position, audit=mark.audit, settings=digest)
+
+    # Forming
+
+    async def _form(self) -> None:
+        job, shop = self.job, self._shop
+        settings = settings_for(job, shop.settings)
+        log.info("dataset.forming", job=job.id)
+        digest = await shop.digest_of(settings)
+        source = choose_source(settings.training, shop.layout, await self._current_model())
+        weights = source.file or shop.layout.models / settings.training.model
+        into = self._directory.sample if job.trial else None
+        snapshot = await shop.former.form(settings, lambda mark: self._took(mark, digest), weights=weights, sample=into)
+        spec = spec_for(job, snapshot, await self._start_from(settings), settings, shop.layout)
+        log.info(
+            "dataset.formed",
+            job=job.id,
+            dataset=spec.dataset_name,
+            id=snapshot.id,
+            images=dict(snapshot.counts.images),
+            objects=dict(snapshot.counts.objects),
+            excluded=dict(snapshot.counts.excluded),
+            remarks=[remark.code for remark in snapshot.remarks],
+        )
+        await self._create(spec)
+        await self._set(JobState.QUEUED, dataset=None if job.trial else snapshot.name)
+
+    async def _current_model(self) -> Model | None:
+        ledger = self._shop.ledger
+        return next((model for model in await ledger(ledger.ledger.models) if model.current), None)
+
+    async def _start_from(self, settings: Settings) -> Start:
+        """Copy the weights that the job starts from into its directory."""
+        current = await self._current_model()
+        start = await self._store(
+            lambda: asyncio.to_thread(take_for, settings.training, self._shop.layout, current, self._directory),
+        )
+        log.info("job.weights", job=self.job.id, started_from=start.kind, model=start.model, sha256=start.sha256, why=start.why or None)
+        return start
+
+    async def _create(self, spec: JobSpec) -> None:
+        await self._store(lambda: asyncio.to_thread(self._directory.create, spec))
+
+    # Queued
+
+    async def _queue(self) -> None:
+        """Wait for the next start of a worker: for the pause after one that ended badly, then for GPUs. The dataset is kept meanwhile."""
+        spec, avoid = await self._next_start()
+        chosen = await self._choose_gpus(spec, avoid)
+        await self._create(spec.model_copy(update={"gpus": chosen.uuids}))
+        if await asyncio.to_thread(self._directory.read_result) is not None:
+            await self._store(lambda: asyncio.to_thread(self._directory.retire_result))
+        await self._set(JobState.RUNNING)
+
+    async def _next_start(self) -> tuple[JobSpec, Sequence[str]]:
+        """What to start a worker with, and the GPUs to avoid."""
+        spec = await asyncio.to_thread(self._directory.read_spec)
+        attempts = await asyncio.to_thread(self._directory.read_attempts)
+        again = self._decide(spec, attempts)
+        if again is None:
+            return spec, ()
+        last = attempts[-1]
+        log.warning("worker.retried", job=self.job.id, why=last.reason, attempt=len(attempts), pause_s=again.pause_s)
+        at = datetime.fromtimestamp(self._shop.clock() + again.pause_s, UTC)
+        self._waits = f"the pause before start {len(attempts) + 1}, until {at:%H:%M:%S} UTC, since the last one ended: {last.reason}"
+        await asyncio.sleep(again.pause_s)
+        self._waits = None
+        return again.spec, again.avoid
+
+    def _decide(self, spec: JobSpec, attempts: Sequence[Attempt]) -> Again | None:
+        """Whether to try again after the last start; None when that did not end badly, or was the first.
+
+        Raises:
+            _BadEndError: No more.
+        """
+        if not attempts or attempts[-1].outcome is Outcome.DONE:
+            return None
+        # With what the last start had: what is decided here may stand in the spec already, when a kill came after that was written.
+        match self._shop.retry(spec.model_copy(update={"batch_size": attempts[-1].batch_size}), attempts):
+            case GiveUp(outcome=outcome, reason=reason):
+                raise _BadEndError(outcome, reason)
+            case again:
+                return again
+
+    async def _choose_gpus(self, spec: JobSpec, avoid: Sequence[str]) -> Chosen:
+        """Wait for as many GPUs as the job takes."""
+        while True:
+            match await self._shop.gpus.choose(spec, self._shop.settings.training.gpus, avoid):
+                case Chosen() as chosen:
+                    return chosen
+                case Wait(reason=reason):
+                    if reason != self._waits:
+                        log.warning("worker.waiting", job=self.job.id, why=reason)
+                    self._waits = reason
+                    await asyncio.sleep(_GPU_POLL_S)
+
+    # Running
+
+    async def _run_worker(self) -> None:
+        """Have a worker run to its end, and act on that."""
+        directory, shop = self._directory, self._shop
+        spec = await asyncio.to_thread(directory.read_spec)
+        shop.gpus.take(spec)
+        if not self._taken_over:
+            await self._store(lambda: shop.judge.prepare(directory, spec))
+        elif not await self._goes_on(spec):
+            await self._set(JobState.QUEUED, why="no worker of it lives")
+            return
+        async with self._epochs:
+            result = await shop.workers.run(directory, self._on_progress)
+        attempts = await asyncio.to_thread(directory.read_attempts)
+        if not attempts or attempts[-1].ended != result.finished:
+            attempt = await asyncio.to_thread(attempt_of, directory, spec, result)
+            attempts.append(attempt)
+            await self._store(lambda: asyncio.to_thread(directory.append_attempt, attempt))
+        if self._decide(spec, attempts) is not None:
+            await self._set(JobState.QUEUED, why=f"{result.outcome}: {result.reason}")
+        elif self.job.trial:
+            await self._end_trial(result)
+        else:
+            await self._judge(result)
+
+    async def _goes_on(self, spec: JobSpec) -> bool:
+        """Whether a worker that an earlier daemon has started lives, or has left a result, or may be about to say who it is."""
+        self._taken_over = False
+        directory = self._directory
+        unseen = await asyncio.to_thread(unseen_attempt, directory, spec)
+        if unseen is not None:
+            await self._store(lambda: asyncio.to_thread(directory.append_attempt, unseen))
+        if await asyncio.to_thread(directory.read_result) is not None:
+            return True
+        identity = await asyncio.to_thread(directory.read_identity)
+        return identity is not None and await asyncio.to_thread(is_alive, identity)
+
+    def _on_progress(self, progress: Progress) -> None:
+        before, self.progress = self.progress, progress
+        self._peak = Peak(max(self._peak.gpu_bytes, progress.gpu_memory_bytes), max(self._peak.bytes, progress.memory_bytes))
+        job = self.job.id
+        if before is None or before.phase is not progress.phase:
+            log.info("worker.phase", job=job, phase=progress.phase.name.lower(), attempt=progress.attempt)
+        self._epochs.tell()
+
+    # Tried, or judged
+
+    async def _end_trial(self, result: JobResult) -> None:
+        """Try the rest of the way too, and let go of what is large. No model comes of it."""
+        directory = self._directory
+        encryption = await asyncio.to_thread(try_encryption, directory.onnx, self._shop.settings.publish)
+        await asyncio.to_thread(remove_what_it_worked_with, directory)
+        why = sentence(result, encryption, self._peak)
+        await self._set(JobState.TRIED, why=why, result=result.model_dump(mode="json"))
+
+    async def _judge(self, result: JobResult) -> None:
+        """Decide about the model and, if it is accepted, make it the current one before any other is decided about."""
+        shop = self._shop
+        async with shop.installer.lock:
+            verdict = await self._store(lambda: shop.judge.verdict(self._directory, result))
+            if verdict is None:
+                await self._set(JobState.QUEUED, why="another model has become the current one: it is evaluated against that")
+                return
+            document = verdict_document(verdict, by="gate", time=shop.clock())
+            log.info("job.judged", job=self.job.id, decision=verdict.decision, why=verdict.reason, by="gate")
+            document_of_result = result.model_dump(mode="json")
+            state = _STATE_OF[verdict.decision]
+            await self._set(state, why=verdict.reason, judged=True, result=document_of_result, verdict=document)
+            if state is JobState.ACCEPTED:
+                await self._install()
+
+    async def _install(self) -> None:
+        await self._shop.installer.install(self.job)
+        await self._set(JobState.RELEASING, why=self.job.why)
