@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
+from azaion_daemon.following import EpochLog
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.gpu_queue import GpuQueue
 from azaion_daemon.ingest.space import Space
@@ -28,7 +29,7 @@ from azaion_daemon.stamping import stamp_report
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Blame, Job
+from azaion_daemon.store.records import Blame, Job, Model
 from azaion_daemon.training.attempts import attempt_of, is_alive, unseen_attempt
 from azaion_daemon.training.gate import Decision
 from azaion_daemon.training.gpus import Chosen, Wait
@@ -41,13 +42,13 @@ from azaion_daemon.training.jobs import (
     JobSpec,
     JobState,
     Outcome,
-    Phase,
     Progress,
     advance,
 )
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import Again, GiveUp
 from azaion_daemon.training.rulings import verdict_document
+from azaion_daemon.training.weights import Start, choose_source, take_for
 from azaion_daemon.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
 
 log = get_logger(__name__)
@@ -100,6 +101,7 @@ class Course:
         self.progress: Progress | None = None
         self._shop = shop
         self._directory = JobDirectory(shop.layout.jobs / job.id)
+        self._epochs = EpochLog(self._directory)
         self._waits: str | None = None
         self._storing = 0
         self._peak = Peak()
@@ -197,10 +199,11 @@ class Course:
         settings = settings_for(job, shop.settings)
         log.info("dataset.forming", job=job.id)
         digest = await shop.digest_of(settings)
-        weights = shop.layout.models / settings.training.model
+        source = choose_source(settings.training, shop.layout, await self._current_model())
+        weights = source.file or shop.layout.models / settings.training.model
         into = self._directory.sample if job.trial else None
         snapshot = await shop.former.form(settings, lambda mark: self._took(mark, digest), weights=weights, sample=into)
-        spec = spec_for(job, snapshot, settings, shop.layout)
+        spec = spec_for(job, snapshot, await self._start_from(settings), settings, shop.layout)
         log.info(
             "dataset.formed",
             job=job.id,
@@ -213,6 +216,19 @@ class Course:
         )
         await self._create(spec)
         await self._set(JobState.QUEUED, dataset=None if job.trial else snapshot.name)
+
+    async def _current_model(self) -> Model | None:
+        ledger = self._shop.ledger
+        return next((model for model in await ledger(ledger.ledger.models) if model.current), None)
+
+    async def _start_from(self, settings: Settings) -> Start:
+        """Copy the weights that the job starts from into its directory."""
+        current = await self._current_model()
+        start = await self._store(
+            lambda: asyncio.to_thread(take_for, settings.training, self._shop.layout, current, self._directory),
+        )
+        log.info("job.weights", job=self.job.id, started_from=start.kind, model=start.model, sha256=start.sha256, why=start.why or None)
+        return start
 
     async def _create(self, spec: JobSpec) -> None:
         await self._store(lambda: asyncio.to_thread(self._directory.create, spec))
@@ -282,7 +298,8 @@ class Course:
         elif not await self._goes_on(spec):
             await self._set(JobState.QUEUED, why="no worker of it lives")
             return
-        result = await shop.workers.run(directory, self._on_progress)
+        async with self._epochs:
+            result = await shop.workers.run(directory, self._on_progress)
         attempts = await asyncio.to_thread(directory.read_attempts)
         if not attempts or attempts[-1].ended != result.finished:
             attempt = await asyncio.to_thread(attempt_of, directory, spec, result)
@@ -313,16 +330,7 @@ class Course:
         job = self.job.id
         if before is None or before.phase is not progress.phase:
             log.info("worker.phase", job=job, phase=progress.phase.name.lower(), attempt=progress.attempt)
-        if progress.phase is Phase.TRAIN and before is not None and before.epoch and progress.epoch > before.epoch:
-            log.info(
-                "worker.epoch",
-                job=job,
-                epoch=before.epoch,
-                epochs=progress.epochs,
-                map50=progress.map50,
-                map50_95=progress.map50_95,
-                losses=before.losses,
-            )
+        self._epochs.tell()
 
     # Tried, or judged
 

@@ -26,6 +26,7 @@ from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
+from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
@@ -123,6 +124,7 @@ class Daemon:
             installing=lambda: self._conductor.installer.lock,
         )
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
+        gpus = NvmlGpus()
         self._judge = Judge(settings, layout, self._ledger, clock=time.time)
         self._conductor = Conductor(
             settings,
@@ -132,12 +134,13 @@ class Daemon:
             self._former,
             self._trigger,
             workers=WorkerPool(),
-            gpus=NvmlGpus(),
+            gpus=gpus,
             judge=self._judge,
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
         self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
+        self._gpus = GpuWatch(gpus, layout, lambda: [one.job.id for one in self._conductor.under_way])
         self._inbox = inbox
         self._started = time.time()
         self._state = "starting"
@@ -182,6 +185,7 @@ class Daemon:
             keeping = tasks.create_task(self._keeper.run(), name="keep")
             answering = tasks.create_task(self._keep_answering(), name="answer")
             reloading = tasks.create_task(self._keep_reloading(), name="reload")
+            watching = tasks.create_task(self._gpus.run(), name="gpus")
             reporting = tasks.create_task(self._keep_reporting(), name="report")
             self._state = "running"
             log.info("daemon.ready", seconds=round(time.time() - self._started, 3))
@@ -196,6 +200,7 @@ class Daemon:
             keeping.cancel()
             answering.cancel()
             reloading.cancel()
+            watching.cancel()
             self._pipeline.stop()
             await writing
             reporting.cancel()
@@ -313,6 +318,8 @@ class Daemon:
             "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
             "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],
             "disk": disk(self._layout.root),
+            "gpus": self._gpus.documents,
+            "gpus_problem": self._gpus.problem,
         }
 
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import os
-import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
-from azaion_daemon.store.durable import fsync_directory, storage
+from azaion_daemon.store.durable import copy_durably, fsync_directory, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job, Model
@@ -93,11 +92,11 @@ def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
     with storage("keeping a model"):
         kept.mkdir(exist_ok=True)
         fsync_directory(kept.parent)
-        _copy_durably(directory.path / "result.json", kept / "result.json")
+        copy_durably(directory.path / "result.json", kept / "result.json")
         if directory.report.exists():
-            _copy_durably(directory.report, kept / directory.report.name)
+            copy_durably(directory.report, kept / directory.report.name)
         for source, name in ((directory.pt, layout.pt.name), (directory.onnx, layout.onnx.name)):
-            _copy_durably(source, kept / name)
+            copy_durably(source, kept / name)
 
 
 def _put_in_place(onnx: Path, layout: Layout) -> None:
@@ -105,18 +104,9 @@ def _put_in_place(onnx: Path, layout: Layout) -> None:
     with storage("putting a model in its place"):
         pt, result = onnx.with_name(layout.pt.name), onnx.with_name("result.json")
         if pt.is_file():
-            _copy_durably(pt, layout.pt)
+            copy_durably(pt, layout.pt)
         else:
             layout.pt.unlink(missing_ok=True)  # one that was taken over without; another model's must not pass for its
-        _copy_durably(onnx, layout.onnx)
+        copy_durably(onnx, layout.onnx)
         if result.is_file():
             os.utime(result)
-
-
-def _copy_durably(source: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(target)
-    fsync_directory(target.parent)

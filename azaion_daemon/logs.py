@@ -94,10 +94,12 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "retention.failed": ("warning", "Something cannot be read or removed, see `why`; it is tried again, once a day at least."),
     # Training
     "job.state": ("info", "A job changed its state."),
+    "job.weights": ("info", "What a job's training starts from; `why` says why that is not what training.start_from asks for."),
     "job.failed": ("error", "A job ended without a model; see `why`. What is to `blame` must change, or may pass."),
     "worker.started": ("info", "A worker process was started for a job."),
     "worker.adopted": ("info", "A worker that outlived the daemon was found and is awaited."),
-    "worker.epoch": ("info", "A worker finished an epoch."),
+    "worker.epoch": ("info", "A worker finished an epoch; `remaining_s` is what its pace makes of the epochs that are left."),
+    "worker.epochs_before": ("info", "A training had come so far before this daemon took it up: the last epoch that had ended."),
     "worker.phase": ("info", "A worker entered another phase."),
     "job.judged": ("info", "It was decided about a job's model; `decision` and `why`, `by` the gate or an operator."),
     "worker.waiting": ("warning", "A job waits for a GPU; see `why`, which is logged again when it changes."),

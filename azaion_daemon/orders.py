@@ -6,6 +6,7 @@ from typing import Any
 
 from azaion_daemon.conductor import Conductor, UnderWay
 from azaion_daemon.ingest.space import Space
+from azaion_daemon.ops.job_status import job_document, under_way_document
 from azaion_daemon.ops.requests import Request, wishes_of
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.records import Job
@@ -43,9 +44,6 @@ def jobs_document(jobs: Sequence[Job], under_way: Sequence[UnderWay]) -> list[di
     found = {one.job.id: one for one in under_way}
     documents = []
     for job in [*(job for job in jobs[:-_SHOWN_JOBS] if job.id in found), *jobs[-_SHOWN_JOBS:]]:
-        document = {name: getattr(job, name) for name in ("id", "state", "why", "dataset", "reason", "trial")}
-        if (one := found.get(job.id)) is not None:
-            progress = None if one.progress is None else one.progress.model_dump(mode="json")
-            document |= {"progress": progress, "waits_for": one.waits_for}
-        documents.append(document)
+        one = found.get(job.id)
+        documents.append(job_document(job) if one is None else job_document(job) | under_way_document(one.progress, one.waits_for))
     return documents

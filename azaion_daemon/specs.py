@@ -7,6 +7,7 @@ from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.jobs import JobSpec
+from azaion_daemon.training.weights import Start
 
 
 def settings_for(job: Job, settings: Settings) -> Settings:
@@ -17,17 +18,18 @@ def settings_for(job: Job, settings: Settings) -> Settings:
     return settings.model_copy(update={"training": settings.training.model_copy(update={"epochs": epochs})})
 
 
-def spec_for(job: Job, snapshot: Snapshot, settings: Settings, layout: Layout) -> JobSpec:
+def spec_for(job: Job, snapshot: Snapshot, start: Start, settings: Settings, layout: Layout) -> JobSpec:
     """What the run needs; the GPUs are chosen when it begins. `settings` are those that the dataset was formed with."""
     training, export = settings.training, settings.export
-    local = layout.models / training.model
     return JobSpec(
         id=job.id,
         dataset_id=snapshot.id,
         dataset_name=f"trial-{job.id}" if job.trial else snapshot.name,
         data_yaml=snapshot.data_yaml,
         class_names=snapshot.class_names,
-        model=str(local) if local.exists() else training.model,
+        model=start.model,
+        started_from=start.kind,
+        model_sha256=start.sha256,
         epochs=training.epochs,
         batch_size=training.batch_size,
         imgsz=training.imgsz,

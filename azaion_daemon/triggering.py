@@ -60,6 +60,7 @@ class Trigger:
         self._classes = classes
         self._call = ledger
         self._tables = ledger.ledger.due
+        self._models = ledger.ledger.models
         self._ingest = ingest
         self._pause_s = pause_s
         self._clock = clock
@@ -111,7 +112,13 @@ class Trigger:
 
     async def digest_of(self, settings: Settings) -> str:
         """What stands for everything beside the annotations that a job depends on."""
-        return await asyncio.to_thread(_digest_of, settings, self._classes, self._layout)
+        current = None
+        if settings.training.start_from == "current":
+            # Another current model is another start, as another file of the base model is. A job that fails changes neither, so no job is
+            # repeated for having failed.
+            models = await self._call(self._models)
+            current = next((model.sha256 for model in models if model.current), None)
+        return await asyncio.to_thread(_digest_of, settings, self._classes, self._layout, current)
 
     async def _look(self) -> None:
         # Taken together and first: whoever waits has said what is under way, and what the ledger says is not older than that.
@@ -161,7 +168,7 @@ class Trigger:
                     event.cancel()
 
 
-def _digest_of(settings: Settings, classes: Classes, layout: Layout) -> str:
+def _digest_of(settings: Settings, classes: Classes, layout: Layout, current: str | None) -> str:
     sections = {name: getattr(settings, name).model_dump(mode="json") for name in ("dataset", "training", "export")}
     sections["training"] = {name: value for name, value in sections["training"].items() if name not in _CHANGES_NOTHING}
     try:
@@ -169,5 +176,7 @@ def _digest_of(settings: Settings, classes: Classes, layout: Layout) -> str:
         sections["weights"] = [weights.st_size, weights.st_mtime_ns]
     except OSError:  # not there: the trainer says so
         sections["weights"] = None
+    if current is not None:
+        sections["current"] = current
     text = json.dumps(sections, sort_keys=True, default=str).encode()
     return hashlib.sha256(text + classes_digest_input(classes)).hexdigest()

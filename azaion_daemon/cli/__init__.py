@@ -62,14 +62,27 @@ def run(config: Path) -> None:
 @main.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="The whole status as one JSON document.")
-def status(config: Path, *, as_json: bool) -> None:
-    """Say what the daemon does."""
-    from azaion_daemon.ops.status import read_status, render_status
+@click.option("--watch", is_flag=True, help="Draw it over the whole terminal, anew each second, until Ctrl-C.")
+def status(config: Path, *, as_json: bool, watch: bool) -> None:
+    """Say what the daemon does. When it is not running: its last words, and how far its trainings are."""
+    from datetime import datetime
+
+    from azaion_daemon.ops.status import read_status
+    from azaion_daemon.ops.status_view import render_status
     from azaion_daemon.settings import load_settings
     from azaion_daemon.store.layout import Layout
 
-    document = read_status(Layout.of(load_settings(config).directories))
-    click.echo(json.dumps(document, indent=1) if as_json else render_status(document))
+    if as_json and watch:
+        raise click.UsageError("--json is for programs, --watch for people: not both")
+    layout = Layout.of(load_settings(config).directories)
+    if watch:
+        from azaion_daemon.ops.status_screen import watch_status
+
+        watch_status(layout)
+    elif as_json:
+        click.echo(json.dumps(read_status(layout), indent=1))
+    else:
+        click.echo(render_status(read_status(layout), datetime.now().astimezone()))
 
 
 @main.command()

@@ -1,6 +1,8 @@
 """`azaion-daemon demo`: the main job with real parts on this machine, from annotators drawing boxes to a consumer that finds the shapes.
 
-The daemon is the unmodified one, run as an operator would, through its commands. What it says and keeps is looked at from outside.
+Two rounds: a first model from random weights; then more annotations, a fine-tuned candidate, and the gate that compares the two, whichever
+way that goes. The daemon is the unmodified one, run as an operator would, through its commands and its configuration. What it says and
+keeps is looked at from outside.
 """
 
 import asyncio
@@ -15,29 +17,23 @@ from pathlib import Path
 from typing import Any
 
 from azaion_daemon.errors import AzaionError
-from azaion_daemon.sandbox import consumer
+from azaion_daemon.sandbox import consumer, looking
 from azaion_daemon.sandbox.annotator import Annotator
 from azaion_daemon.sandbox.operator import Operator, RunningDaemon
 from azaion_daemon.sandbox.processes import SandboxError
-from azaion_daemon.sandbox.scenario import Fate, Scenario, scenario
-from azaion_daemon.sandbox.scenes import draw_scene
-from azaion_daemon.sandbox.world import TRAINING_OVERRIDES, World
+from azaion_daemon.sandbox.scenario import Fate, Scenario, Truth, scenario
+from azaion_daemon.sandbox.screen import Screen
+from azaion_daemon.sandbox.world import TRAINING_OVERRIDES, World, small_world
 
 ANNOTATIONS = 360
+MORE_ANNOTATIONS = 120
 _SEED = 7
-_UNSEEN = 60
-_UNSEEN_SEED = 1_000_000_000
 _DUPLICATES = 0.05
-_LEAST_MAP50 = 0.5
-_LEAST_FOUND = 0.5
 _INGEST_LIMIT_S = 120.0
 _TRAIN_LIMIT_S = 900.0
-_QUIET_MINUTES = 0.01
-_OVERRIDES: dict[str, Any] = {
-    "ingest": {"min_free_disk": "64MiB"},
-    "dataset": {"split_by": "media", "min_free_disk": "64MiB"},
-    "training": {"gpus": "none", "overrides": TRAINING_OVERRIDES},
-}
+_FINE_TUNING_EPOCHS = 6
+_FINE_TUNING = {**TRAINING_OVERRIDES, "lr0": 0.001, "warmup_epochs": 1.0}
+_ENDS = frozenset({"released", "rejected", "held"})
 
 
 def run_demo(keep: Path | None) -> int:
@@ -62,41 +58,6 @@ def run_demo(keep: Path | None) -> int:
     return 0
 
 
-class Screen:
-    """What a person sees: a line a step, and under it, on a terminal, how far it is."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._started = time.monotonic()
-        self._last = ""
-
-    def step(self, text: str) -> None:
-        """Something begins."""
-        self._write(f"\n{self._clock()} {text}\n")
-
-    def detail(self, text: str) -> None:
-        """Something to know about the step."""
-        self._write(f"        {text}\n")
-
-    def progress(self, text: str) -> None:
-        """How far the step is."""
-        if self._live:
-            self._write(f"\r\033[K        {text}", transient=True)
-        elif text != self._last:
-            self._write(f"        {text}\n")
-        self._last = text
-
-    def _clock(self) -> str:
-        seconds = int(time.monotonic() - self._started)
-        return f"[{seconds // 60}:{seconds % 60:02d}]"
-
-    def _write(self, text: str, *, transient: bool = False) -> None:
-        clear = "\r\033[K" if self._live and not transient and self._last else ""
-        print(clear + text, end="", file=sys.stderr, flush=True)
-        if not transient:
-            self._last = ""
-
-
 class Demo:
     """One run, in a directory of its own."""
 
@@ -104,6 +65,8 @@ class Demo:
         self._directory = directory
         self._screen = screen
         self._operator = Operator(directory)
+        self._truth: dict[str, Truth] = {}
+        self._jobs: list[str] = []
 
     def run(self) -> dict[str, Any]:
         """Run everything; what came of it.
@@ -115,41 +78,61 @@ class Demo:
         say.step("Starting a RabbitMQ node, an S3 object store and the platform's API on this machine")
         with World(self._directory) as world:
             say.detail(f"stream {world.stream} on port {world.broker.port}, S3 at {world.store.endpoint}, API at {world.platform.url}")
-            shift = scenario(ANNOTATIONS, _SEED)
+            shift, later = scenario(ANNOTATIONS, _SEED), scenario(MORE_ANNOTATIONS, _SEED + 1)
             self._configure(world, shift)
             say.step("Starting the daemon")
             say.detail(f"azaion-daemon run, which logs to {self._operator.log}")
             with self._operator.daemon() as daemon:
                 self._annotate(world, shift, daemon)
-                status = self._train(daemon)
-                verified = self._verify_tree(world, shift)
-                verdict, sha256 = self._consume(world, status)
+                first = self._train(daemon)
+                self._compare(world)
+                found_first, _ = self._consume(world, first)
+                self._fine_tune(world, later, daemon)
+                self._annotate(world, later, daemon)
+                second = self._train(daemon)
+                self._rule(world, second)
+                verified = self._compare(world)
+                found, sha256 = self._consume(world, second)
                 say.step("Stopping the daemon")
                 say.detail(f"it took {daemon.stop():.1f} s")
-        current = status["models"]["current"]
-        self._summarise(world, status, verdict)
+        self._summarise(world, (first, found_first), (second, found))
+        job = second["training"]["jobs"][-1]
         return {
-            "annotations": len(shift.truth),
-            "dataset": status["training"]["jobs"][-1]["dataset"],
-            "map50": round(current["map50"], 4),
+            "annotations": len(self._truth),
+            "dataset": job["dataset"],
+            "map50": round(second["models"]["current"]["map50"], 4),
             "model_sha256": sha256,
-            "published": status["releases"][-1]["state"] == "published",
+            "published": second["releases"][-1]["state"] == "published",
             "verified": verified,
+            "verdict": looking.decision(job),
         }
 
     def _configure(self, world: World, shift: Scenario) -> None:
         self._screen.step("Rendering the configuration and making the root directory")
-        validated = len(shift.names(Fate.VALIDATED))
-        trigger = {"new_annotations": validated, "min_total": validated, "quiet_minutes": _QUIET_MINUTES}
-        self._operator.configure(world.dotenv(), {**_OVERRIDES, "trigger": trigger})
+        self._operator.configure(world.dotenv(), small_world(len(shift.names(Fate.VALIDATED))))
         self._screen.detail("azaion-daemon config render --env-file .env")
         self._operator.command("init")
         self._screen.detail("azaion-daemon init")
 
+    def _fine_tune(self, world: World, shift: Scenario, daemon: RunningDaemon) -> None:
+        """Change the configuration as an operator would, beside the running daemon."""
+        say = self._screen
+        say.step("An operator has the next training fine-tune the current model: the configuration is changed and read again")
+        world.epochs = _FINE_TUNING_EPOCHS
+        sections = small_world(len(shift.names(Fate.VALIDATED)))
+        sections["training"] |= {"start_from": "current", "overrides": _FINE_TUNING}
+        self._operator.configure(world.dotenv(), sections)
+        say.detail(f"training.start_from: current, training.epochs: {_FINE_TUNING_EPOCHS}")
+        daemon.process.send_signal(signal.SIGHUP)
+        reloaded = daemon.wait_for_event("config.reloaded")
+        say.detail(f"SIGHUP; at once: {', '.join(reloaded['applied'])}; with the next job: {', '.join(reloaded['next_job'])}")
+
     def _annotate(self, world: World, shift: Scenario, daemon: RunningDaemon) -> None:
         say = self._screen
         images = len(shift.truth)
-        say.step(f"Annotators draw boxes on {images} images; {_DUPLICATES:.0%} of {len(shift.messages)} messages are sent twice")
+        more = "more " if self._truth else ""
+        say.step(f"Annotators draw boxes on {images} {more}images; {_DUPLICATES:.0%} of {len(shift.messages)} messages are sent twice")
+        self._truth |= shift.truth
         annotator = Annotator(world.broker, world.stream)
         published: list[int] = []
         failed: list[BaseException] = []
@@ -162,12 +145,13 @@ class Demo:
 
         thread = threading.Thread(target=publish, name="annotator")
         thread.start()
-        expected = {fate.value: len(shift.names(fate)) for fate in Fate}
+        expected = {fate.value: sum(truth.fate is fate for truth in self._truth.values()) for fate in Fate}
 
         def ingested(status: dict[str, Any]) -> bool:
             counts = status["annotations"]
             have = {kind: counts[kind] for kind in expected}
-            say.progress(f"ingested {sum(have.values())} of {images}: " + ", ".join(f"{count} {kind}" for kind, count in have.items()))
+            said = ", ".join(f"{count} {kind}" for kind, count in have.items())
+            say.progress(f"ingested {sum(have.values())} of {len(self._truth)}: {said}")
             if failed:
                 raise SandboxError(f"publishing failed: {failed[0]}")
             return have == expected and bool(published)
@@ -176,89 +160,86 @@ class Demo:
             daemon.wait_for_status(ingested, "the annotations to be ingested", limit_s=_INGEST_LIMIT_S)
         finally:
             thread.join()
-        say.detail(f"{images} images are in the tree: " + ", ".join(f"{count} {kind}" for kind, count in expected.items()))
+        say.detail(f"{len(self._truth)} images are in the tree: " + ", ".join(f"{count} {kind}" for kind, count in expected.items()))
 
     def _train(self, daemon: RunningDaemon) -> dict[str, Any]:
+        """Watch the next training to its end: the status then."""
         say = self._screen
-        say.step("The trigger has fired: a dataset is formed and a model is trained")
-        announced = False
+        say.step("The trigger has fired: a dataset is formed and a model is " + ("fine-tuned" if self._jobs else "trained"))
+        before, announced = set(self._jobs), False
 
-        def released(status: dict[str, Any]) -> bool:
+        def ended(status: dict[str, Any]) -> bool:
             nonlocal announced
-            training = status["training"]
-            job = training["jobs"][-1] if training["jobs"] else None
-            if job is not None and job["state"] == "failed":
-                raise SandboxError(f"the training failed: {job['why']}; see {self._operator.log}")
-            if job is not None and job["dataset"] and not announced:
+            job = next((job for job in status["training"]["jobs"] if job["id"] not in before), None)
+            if job is None:
+                return False
+            if job["state"] in {"failed", "cancelled"}:
+                raise SandboxError(f"the training {job['state']}: {job['why']}; see {self._operator.log}")
+            if job["dataset"] and not announced:
                 announced = True
-                say.detail(daemon.wait_for_event("trigger.due")["why"])
-                formed = daemon.wait_for_event("dataset.formed")
-                say.detail(f"dataset {formed['dataset']}: " + ", ".join(f"{count} {side}" for side, count in formed["images"].items()))
-            if job is not None and (progress := job.get("progress")):
-                say.progress(_progress(progress))
+                self._announce(daemon, job["id"])
+            if progress := job.get("progress"):
+                say.training(progress)
             release = status["releases"][-1] if status["releases"] else None
             if release is not None and release["state"] != "published":
                 say.progress(f"release {release['serial']} is {release['state']} {release['why'] or ''}")
-            return release is not None and release["state"] == "published" and job is not None and job["state"] == "released"
+            return job["state"] in _ENDS and release is not None and release["state"] == "published"
 
-        status = daemon.wait_for_status(released, "a model to be published", limit_s=_TRAIN_LIMIT_S)
-        say.detail(f"trained, exported, evaluated, encrypted and published: release {status['releases'][-1]['serial']}")
+        status = daemon.wait_for_status(ended, "a model to be judged", limit_s=_TRAIN_LIMIT_S)
+        job = status["training"]["jobs"][-1]
+        self._jobs.append(job["id"])
+        published = f"encrypted and published: release {status['releases'][-1]['serial']}" if job["state"] == "released" else job["state"]
+        say.detail(f"trained, exported, evaluated, {published}")
         return status
 
-    def _verify_tree(self, world: World, shift: Scenario) -> bool:
+    def _announce(self, daemon: RunningDaemon, job: str) -> None:
+        say = self._screen
+        say.detail(daemon.wait_for_event("trigger.due", job=job)["why"])
+        formed = daemon.wait_for_event("dataset.formed", job=job)
+        say.detail(f"dataset {formed['dataset']}: " + ", ".join(f"{count} {side}" for side, count in formed["images"].items()))
+
+    def _rule(self, world: World, status: dict[str, Any]) -> None:
+        say = self._screen
+        say.step("The gate has compared the candidate with the model before it, on test images that neither was trained on")
+        for line in looking.ruling(world.root, status["training"]["jobs"][-1]):
+            say.detail(line)
+
+    def _compare(self, world: World) -> bool:
         say = self._screen
         say.step("Comparing the annotation tree with what the annotators meant")
-        directories = {Fate.VALIDATED: "data", Fate.SEED: "data-seed", Fate.DELETED: "data_deleted"}
-        for name, truth in shift.truth.items():
-            home = world.root / directories[truth.fate]
-            image, label = home / "images" / f"{name}.jpg", home / "labels" / f"{name}.txt"
-            if not image.is_file() or image.read_bytes() != truth.scene.image_jpeg:
-                raise SandboxError(f"{image} is not the image that was annotated")
-            boxes = [(int(line[0]), *map(float, line[1:])) for line in map(str.split, label.read_text().splitlines())]
-            if boxes != [(box.class_id, box.cx, box.cy, box.width, box.height) for box in truth.boxes]:
-                raise SandboxError(f"{label} does not hold the boxes that were drawn last")
-        held = sum(1 for directory in directories.values() for _ in (world.root / directory / "images").iterdir())
-        if held != len(shift.truth):
-            raise SandboxError(f"the tree holds {held} images, {len(shift.truth)} were annotated")
+        held = looking.compare_tree(world.root, self._truth)
         say.detail(f"{held} images and their labels are where they belong: none lost, none doubled, each with its last boxes")
         return True
 
     def _consume(self, world: World, status: dict[str, Any]) -> tuple[consumer.Verdict, str]:
         say = self._screen
         say.step("A consumer downloads both parts of the model, joins and decrypts them, and looks at images that nobody has seen")
-        plaintext = world.consumer().download()
-        onnx = (world.root / "models" / "azaion.onnx").read_bytes()
-        if not plaintext.endswith(onnx):
-            raise SandboxError("what the consumer decrypted is not the current model")
-        verdict = consumer.judge(consumer.Model(plaintext), [draw_scene(_UNSEEN_SEED + index) for index in range(_UNSEEN)])
-        say.detail(f"input {list(verdict.input_shape)}, output {list(verdict.output_shape)}")
+        verdict, sha256 = looking.consume(world, status["models"]["current"])
+        say.detail(f"model {sha256[:12]}, input {list(verdict.input_shape)}, output {list(verdict.output_shape)}")
         say.detail(f"{verdict.found} of {verdict.known} shapes found, {verdict.false_alarms} false alarms")
-        map50 = status["models"]["current"]["map50"]
-        if map50 < _LEAST_MAP50 or verdict.found < _LEAST_FOUND * verdict.known:
-            raise SandboxError(
-                f"the model has not learned: mAP50 {map50:.3f} (at least {_LEAST_MAP50} expected), "
-                f"{verdict.found} of {verdict.known} shapes found (at least {_LEAST_FOUND:.0%} expected)"
+        return verdict, sha256
+
+    def _summarise(
+        self, world: World, first: tuple[dict[str, Any], consumer.Verdict], second: tuple[dict[str, Any], consumer.Verdict]
+    ) -> None:
+        (before, found_before), (after, found) = first, second
+        job = after["training"]["jobs"][-1]
+        names = [status["training"]["jobs"][-1]["dataset"] for status in (before, after)]
+        images = [looking.dataset_images(world.root, name) for name in names]
+        model, release = before["models"]["current"], before["releases"][-1]["serial"]
+        lines = [
+            f"{images[0]} validated annotations became the dataset {names[0]}.",
+            f"A YOLO26 was trained on it from random weights; it reaches mAP50 {model['map50']:.3f} on the test images.",
+            f"It was encrypted and published as release {release}, and verified as consumers see it.",
+            f"A consumer found {found_before.found} of {found_before.known} shapes with it in images that were never annotated.",
+            f"{len(self._truth) - ANNOTATIONS} more annotations came: {images[1]} became the dataset {names[1]}, the model was fine-tuned.",
+        ]
+        if job["state"] == "released":
+            lines.append(
+                f"The gate accepted the candidate: release {after['releases'][-1]['serial']}, with which a consumer found {found.found}."
             )
-        return verdict, consumer.digest(onnx)
-
-    def _summarise(self, world: World, status: dict[str, Any], verdict: consumer.Verdict) -> None:
-        current, name = status["models"]["current"], status["training"]["jobs"][-1]["dataset"]
-        dataset = json.loads((world.root / "datasets" / name / "dataset.json").read_text())
+        else:
+            lines.append(f"The gate did not accept the candidate ({job['state']}): release {release} stays what consumers get.")
         self._screen.step("What happened")
-        for line in (
-            f"{sum(dataset['images'].values())} validated annotations became the dataset {name}.",
-            f"A YOLO26 was trained on it from random weights; it reaches mAP50 {current['map50']:.3f} on the test images.",
-            f"It was encrypted and published as release {status['releases'][-1]['serial']}, and verified as consumers see it.",
-            f"A consumer found {verdict.found} of {verdict.known} shapes with it in images that were never annotated.",
-        ):
+        for line in lines:
             self._screen.detail(line)
-
-
-def _progress(progress: dict[str, Any]) -> str:
-    width = 24
-    epochs = max(progress["epochs"], 1)
-    done = min(progress["epoch"], epochs) * width // epochs
-    bar = "█" * done + "░" * (width - done)
-    map50 = progress["map50"]
-    quality = "" if map50 is None else f"  mAP50 {map50:.3f}"
-    return f"{progress['phase']:<9} {bar} epoch {progress['epoch']}/{progress['epochs']}{quality}"

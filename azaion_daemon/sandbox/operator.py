@@ -35,11 +35,8 @@ class Operator:
         Raises:
             SandboxError: The command refuses.
         """
-        template = yaml.safe_load(_template().read_text())
-        for section, values in overrides.items():
-            template[section] = {**(template.get(section) or {}), **values}
         self.directory.mkdir(parents=True, exist_ok=True)
-        (self.directory / "config.template.yaml").write_text(yaml.safe_dump(template, sort_keys=False))
+        write_template(self.directory / "config.template.yaml", overrides)
         (self.directory / ".env").write_text(dotenv)
         self.command("config", "render", "--env-file", ".env")
 
@@ -179,6 +176,14 @@ class RunningDaemon:
     def _last_words(self) -> str:
         lines = self._operator.log.read_text().splitlines()
         return lines[-1] if lines else "it said nothing"
+
+
+def write_template(path: Path, overrides: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the project's template with the sections of `overrides` changed."""
+    template = yaml.safe_load(_template().read_text())
+    for section, values in overrides.items():
+        template[section] = {**(template.get(section) or {}), **values}
+    path.write_text(yaml.safe_dump(template, sort_keys=False))
 
 
 def _command() -> list[str]:

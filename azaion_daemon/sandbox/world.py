@@ -4,7 +4,7 @@ import secrets
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from azaion_daemon.sandbox import consumer
 from azaion_daemon.sandbox.broker import Broker
@@ -19,6 +19,20 @@ _FIELD_HARDWARE = "CPU: FieldCPU. GPU: FieldGPU. Memory: 8192. DriveSerial: FIEL
 # Ultralytics chooses a learning rate by the number of classes, which is 80 slots here, and gathers 64 images a step: fit for thousands of
 # images, while a few hundred would need a hundred epochs. With these they take eight (mAP50 0.96 on 220 images from random weights).
 TRAINING_OVERRIDES: dict[str, str | float] = {"optimizer": "AdamW", "lr0": 0.002, "nbs": 8, "mosaic": 0.0}
+
+
+def small_world(validated: int) -> dict[str, dict[str, Any]]:
+    """The sections of a configuration that some hundred small images need, of which so many will be validated.
+
+    The gate compares on a few dozen test images, all that there are: a server's default is 50.
+    """
+    return {
+        "ingest": {"min_free_disk": "64MiB"},
+        "dataset": {"split_by": "media", "min_free_disk": "64MiB"},
+        "trigger": {"new_annotations": validated, "min_total": validated, "quiet_minutes": 0.01, "cooldown_hours": 0},
+        "training": {"gpus": "none", "overrides": TRAINING_OVERRIDES},
+        "gate": {"min_images": 10},
+    }
 
 
 class World:

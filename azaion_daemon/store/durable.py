@@ -10,6 +10,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,20 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         fsync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+def copy_durably(source: Path, target: Path) -> None:
+    """Put a whole copy of a file in the place of another, durably. A copy that a kill leaves unfinished is hidden, and written over."""
+    aside = target.with_name(f".{target.name}{_TEMPORARY}")
+    try:
+        shutil.copyfile(source, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.replace(target)
+        fsync_directory(target.parent)
+    except BaseException:
+        aside.unlink(missing_ok=True)
         raise
 
 

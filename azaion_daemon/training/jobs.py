@@ -1,6 +1,7 @@
 """A training job: its states, what it is asked to do, what it reports, and the directory that all of it lives in.
 
     job.json          what the run needs, written by the daemon (`JobSpec`)
+    start/            a copy of the file that it starts from, so that nothing that happens to the original changes the job
     lock              locked (flock) by the worker for as long as it lives
     identity.json     which process that is, and how often this job was started
     progress.json     replaced about once a second
@@ -14,6 +15,7 @@
                       what came out
     report.html       the same for people, one self-contained page; the daemon puts the verdict into it
     reporting         a byte for each start of the phase that makes it, until it is made
+    epochs.jsonl      a line for each finished epoch (`history.EpochRecord`)
     worker.log        the worker's stdout and stderr, of all its starts
     result.json       outcome and reason, written last; result.N.json are those of earlier attempts
     attempts.jsonl    each start of a worker as it ended, a line each, written by the daemon
@@ -40,7 +42,7 @@ from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import Comparison, Curves, Evaluation, Metrics
 
 if TYPE_CHECKING:
-    from azaion_daemon.training.history import Attempt
+    from azaion_daemon.training.history import Attempt, EpochRecord
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -241,6 +243,7 @@ class JobDirectory:
         self.run = path / "run"
         self.checkpoints = path / "checkpoints"
         self.library_home = path / "home"  # where the library keeps its settings and fonts
+        self.start = path / "start"
         self.sample = path / "dataset"
         self.attempts = path / "attempts.jsonl"
         self.pt = path / "model.pt"
@@ -250,7 +253,8 @@ class JobDirectory:
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
-        return [path for path in (self.run, self.checkpoints, self.library_home, self.sample) if path.is_dir() and not path.is_symlink()]
+        directories = (self.start, self.run, self.checkpoints, self.library_home, self.sample)
+        return [path for path in directories if path.is_dir() and not path.is_symlink()]
 
     def create(self, spec: JobSpec) -> None:
         """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
@@ -285,6 +289,20 @@ class JobDirectory:
     def write_progress(self, progress: Progress) -> None:
         """Replace the progress."""
         replace_atomically(self.path / "progress.json", progress.render())
+
+    def read_epochs(self) -> "list[EpochRecord]":
+        """The epochs that have ended, in the order in which they did. A line that a kill or a power cut has torn is left out."""
+        from azaion_daemon.training.history import EpochRecord  # noqa: PLC0415 - it is made of what is defined here
+
+        try:
+            lines = (self.path / "epochs.jsonl").read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        records = []
+        for line in lines:
+            with suppress(ValidationError):
+                records.append(EpochRecord.parse(line))
+        return records
 
     def read_identity(self) -> Identity | None:
         """Which process was the last to hold the lock."""

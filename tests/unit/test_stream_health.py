@@ -1,11 +1,14 @@
 """How far the consumer is behind, and what the status says of it."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from azaion_daemon.ops.status import render_status
+from azaion_daemon.ops.status_view import render_status
 from azaion_daemon.stream.health import StreamHealth
+
+NOW = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def status_document(**stream: Any) -> dict[str, Any]:
 
 
 def rendered(**stream: Any) -> str:
-    return render_status(status_document(**stream)).splitlines()[1]
+    return render_status(status_document(**stream), NOW).splitlines()[1]
 
 
 @pytest.mark.parametrize(
@@ -63,5 +66,5 @@ def test_people_are_told_how_fast_it_is() -> None:
 
 def test_how_far_resizing_is_stands_in_the_status() -> None:
     document = status_document()
-    document["training"] |= {"resizing": {"done": 7, "of": 90}}
-    assert "resizing     7 of 90 images for a dataset" in render_status(document).splitlines()
+    document["training"] |= {"jobs": [{"id": "J", "state": "forming"}], "resizing": {"done": 7, "of": 90}}
+    assert "resizing     7 of 90 images for the dataset of job J" in render_status(document, NOW).splitlines()
