@@ -42,7 +42,7 @@ from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
 from azaion_daemon.stream.tls import tls_context
-from azaion_daemon.training.gpus import NvmlGpus
+from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.triggering import Trigger
 
@@ -122,7 +122,7 @@ class Daemon:
             self._pipeline,
             self._former,
             self._trigger,
-            workers=WorkerPool(),
+            workers=WorkerPool(gpus=NvmlGpus()),
             gpus=NvmlGpus(),
             order_release=self._outbox.order,
             after_job=self._keeper.look,

@@ -98,6 +98,9 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "worker.waiting": ("warning", "A job waits for a GPU; see `why`."),
     "worker.retried": ("warning", "A worker ended for a cause that may pass; the job goes on from its last checkpoint."),
     "worker.ended": ("info", "A worker process ended."),
+    "worker.hung": ("error", "A worker lives, but does not get on, see `why`; everything of its job is ended, and it is tried again."),
+    "worker.gpu_not_free": ("error", "A GPU was not given back after its worker was ended; see `why` for what to do."),
+    "worker.other_release": ("warning", "The release that a job began with is `gone`: it goes on with this one."),
     "model.current": ("info", "A model became the current one."),
     # Publishing
     "release.started": ("info", "A model is being encrypted and uploaded."),

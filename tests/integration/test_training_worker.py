@@ -225,13 +225,20 @@ async def test_a_job_of_another_protocol_is_refused(pool: WorkerPool, make_job: 
     assert "protocol 99" in result.reason
 
 
-async def test_a_gpu_that_is_leased_is_not_taken_twice(tmp_path: Path, pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [({"gpus": ("GPU-1",)}, "GPU-1"), ({"gpus": ("GPU-1",), "leases": ("GPU-1", "GPU-2")}, "GPU-2"), ({"leases": ("cpu-0",)}, "cpu-0")],
+    ids=["a GPU of a job of an earlier release", "one of several", "a slot of the CPU"],
+)
+async def test_what_is_leased_is_not_taken_twice(
+    tmp_path: Path, pool: WorkerPool, make_job: Callable[..., JobDirectory], spec: dict[str, Any], name: str
+) -> None:
     (tmp_path / "gpus").mkdir()
-    with (tmp_path / "gpus" / "GPU-1.lock").open("wb") as lease:
+    with (tmp_path / "gpus" / f"{name}.lock").open("wb") as lease:
         fcntl.flock(lease, fcntl.LOCK_EX)
-        result = await pool.run(make_job(gpus=("GPU-1",)))
-    assert result.outcome is Outcome.INFRASTRUCTURE
-    assert "GPU GPU-1 is leased by another job" in result.reason
+        result = await pool.run(make_job(**spec))
+    assert (result.outcome, result.counts) == (Outcome.INFRASTRUCTURE, False)
+    assert f"The lease of {name} is held by another job" in result.reason
 
 
 async def test_of_two_real_workers_the_second_leaves_at_once(pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
