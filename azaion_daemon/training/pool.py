@@ -41,7 +41,7 @@ _INHERITED_PREFIXES = ("CUDA_", "LC_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "
 
 _LOG_TAIL_BYTES = 4096
 _NO_SPACE_BYTES = 1 << 20
-_GPU_LOOKS_S = 2.0
+_GPU_LOOKS = 30
 _PROBE_S = 60.0
 _MODULE = "azaion_daemon.training.worker"
 _log = get_logger(__name__)
@@ -90,6 +90,7 @@ class WorkerPool:
         ceilings: How long a worker may live without getting on.
         gpus: Where the GPUs of a worker that was ended for a standstill are looked at; None leaves that out.
         gpu_patience_s: How long those GPUs may take to be free again before it is said that they are not, in seconds.
+        oom_kills: How many processes the kernel has killed for want of memory.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class WorkerPool:
         ceilings: Ceilings = Ceilings(),  # noqa: B008 - frozen
         gpus: Gpus | None = None,
         gpu_patience_s: float = 60.0,
+        oom_kills: Callable[[], int] = oom_kills,
     ) -> None:
         self._command = None if command is None else tuple(command)
         self._environment = {
@@ -114,6 +116,7 @@ class WorkerPool:
         self._ceilings = ceilings
         self._gpus = gpus
         self._gpu_patience_s = gpu_patience_s
+        self._oom_kills = oom_kills
 
     async def run(self, job: JobDirectory, on_progress: Callable[[Progress], None] = lambda _: None) -> JobResult:
         """Start a worker on the job, or find the one that has it, and return what it says when it has ended.
@@ -164,7 +167,7 @@ class WorkerPool:
                 return None
             case identity, int(pidfd):
                 _log.info("worker.adopted", job=job.path.name, pid=identity.pid, attempt=identity.attempt)
-                return _Worker(identity.pid, pidfd, identity.token, adopted=True, oom_kills=oom_kills())
+                return _Worker(identity.pid, pidfd, identity.token, adopted=True, oom_kills=self._oom_kills())
 
     async def _command_for(self, job: JobDirectory) -> tuple[str, ...]:
         """The worker of the release that the job began with; of this one where that is gone."""
@@ -180,7 +183,7 @@ class WorkerPool:
 
     def _start(self, job: JobDirectory, command: tuple[str, ...]) -> _Worker:
         token = uuid.uuid4().hex
-        killed = oom_kills()
+        killed = self._oom_kills()
         try:
             # On the loop itself: a cancellation between the start and the pidfd would lose the child. It takes a millisecond.
             pid = os.posix_spawn(
@@ -258,10 +261,9 @@ class WorkerPool:
             left = not_given_back(await asyncio.to_thread(self._gpus.discover), uuids, ended)
             if left is None or time.monotonic() > until:
                 return left
-            await asyncio.sleep(min(_GPU_LOOKS_S, self._gpu_patience_s))
+            await asyncio.sleep(self._gpu_patience_s / _GPU_LOOKS)
 
-    @staticmethod
-    def _result(job: JobDirectory, worker: _Worker, end: _End) -> JobResult:
+    def _result(self, job: JobDirectory, worker: _Worker, end: _End) -> JobResult:
         if (result := job.read_result()) is not None:
             return result
         progress, identity = _progress_of(worker, job), job.read_identity()
@@ -272,7 +274,7 @@ class WorkerPool:
                 reason, counts = f"The disk is full: {reason}", False
         elif end.status == EXIT_NO_SPACE:
             reason, counts = f"The disk is full: the worker could not write its result, {where(progress)}. Free some space.", False
-        elif end.status is None and oom_kills() > worker.oom_kills:
+        elif end.status is None and self._oom_kills() > worker.oom_kills:
             outcome = Outcome.OUT_OF_HOST_MEMORY
             reason = f"The worker {end} {where(progress)}, most likely for the machine's memory: lower training.workers."
         else:

@@ -1,92 +1,24 @@
 """The real worker, in real processes: tiny trainings on generated images."""
 
 import asyncio
-import csv
 import fcntl
 import json
 import os
-import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
 
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, Outcome, Phase, Progress
 from azaion_daemon.training.pool import WorkerPool
+from tests.integration.trainings import CLASSES, SIDE, curves, dataset, epochs, make_job, pool
 
-CLASSES = ("car", "truck", "boat")
-SIDE = 64
-PARTS = {"train": 8, "valid": 4, "test": 3}
+__all__ = ["dataset", "make_job", "pool"]
 
 # Everything here trains or at least imports torch: seconds each, more on a busy machine.
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """A dataset with one shape an image, in the form that a snapshot has."""
-    dice = random.Random(0)
-    root = tmp_path / "azaion-2026-01-02"
-    for part, count in PARTS.items():
-        for kind in ("images", "labels"):
-            (root / part / kind).mkdir(parents=True)
-        for number in range(count):
-            index = number % len(CLASSES)
-            x, y, side = dice.randint(0, 30), dice.randint(0, 30), dice.randint(20, 30)
-            image = Image.new("RGB", (SIDE, SIDE), (90, 100, 110))
-            draw = ImageDraw.Draw(image)
-            shape = (draw.rectangle, draw.ellipse, draw.chord)[index]
-            shape((x, y, x + side, y + side), fill=(200, 60 * index, 50), **({"start": 0, "end": 200} if index == 2 else {}))
-            image.save(root / part / "images" / f"{part}-{number}.jpg")
-            centre = (x + side / 2) / SIDE, (y + side / 2) / SIDE
-            (root / part / "labels" / f"{part}-{number}.txt").write_text(
-                f"{index} {centre[0]:.6f} {centre[1]:.6f} {side / SIDE:.6f} {side / SIDE:.6f}\n"
-            )
-    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(CLASSES))
-    (root / "data.yaml").write_text(f"path: {root}\ntrain: train/images\nval: valid/images\ntest: test/images\nnames:\n{names}")
-    return root
-
-
-@pytest.fixture
-def make_job(tmp_path: Path, dataset: Path) -> Callable[..., JobDirectory]:
-    def make(**changes: Any) -> JobDirectory:
-        values: dict[str, Any] = {
-            "id": "job-1",
-            "dataset_id": "d1",
-            "dataset_name": dataset.name,
-            "data_yaml": dataset / "data.yaml",
-            "class_names": CLASSES,
-            "model": "yolo26n.yaml",
-            "epochs": 1,
-            "batch_size": 4,
-            "imgsz": SIDE,
-            "save_period": 1,
-            "workers": 0,
-            "overrides": {"close_mosaic": 0},
-            "export_imgsz": SIDE,
-            "export_batch": 2,
-            "gpu_locks": tmp_path / "gpus",
-        }
-        job = JobDirectory(tmp_path / "jobs" / "job-1")
-        job.create(JobSpec(**(values | changes)))
-        return job
-
-    return make
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> WorkerPool:
-    home = tmp_path / "home"
-    home.mkdir()
-    return WorkerPool(progress_s=0.2, environment={**os.environ, "HOME": str(home)})
-
-
-def curves(job: JobDirectory) -> list[int]:
-    with (job.run / "train" / "results.csv").open(newline="") as file:
-        return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
 async def test_a_job_becomes_a_model_that_consumers_can_run(
@@ -112,6 +44,15 @@ async def test_a_job_becomes_a_model_that_consumers_can_run(
     shapes = [[one.dim_value for one in value.type.tensor_type.shape.dim] for value in (*graph.input, *graph.output)]
     anchors = 8 * 8 + 4 * 4 + 2 * 2  # of 64 pixels: fewer than the 300 detections of a larger image
     assert shapes == [[2, 3, SIDE, SIDE], [2, anchors, 6]]
+    assert {"azaion-daemon", "system"} <= set(result.versions)
+    assert (result.settings["seed"], result.settings["deterministic"]) == (0, True)
+    assert max(progress.memory_bytes for progress in seen) > 100_000_000
+    (record,) = job.read_epochs()
+    assert (record.epoch, record.attempt, set(record.losses)) == (1, 1, set(record.val_losses))
+    assert record.learning_rate is not None
+    assert record.learning_rate > 0
+    assert (job.run / "train" / "args.yaml").exists()
+    assert not any(path.suffix == ".pt" for path in job.path.rglob("*") if path != job.pt)  # gigabytes, of a real training
     assert list((tmp_path / "home").iterdir()) == []  # nothing is left in the user's home
     assert list((job.path / "home").glob("Microsoft")) == []  # ONNX Runtime told nobody
 
@@ -134,28 +75,35 @@ async def test_a_killed_training_goes_on_from_its_checkpoint(pool: WorkerPool, m
     trained = job.marker(Phase.TRAIN)
     assert trained is not None
     assert trained.details == {"epochs": 8, "resumed_after_epoch": int(newest.name)}  # pairs are numbered from 0
-    assert curves(job) == list(range(1, 9))  # no epoch twice, none left out
+    assert curves(job) == epochs(job) == list(range(1, 9))  # no epoch twice, none left out
+    assert [record.attempt for record in job.read_epochs()] == [1] * int(newest.name) + [2] * (8 - int(newest.name))
 
 
-@pytest.mark.parametrize("marked", [True, False], ids=["in its export", "after its last epoch"])
+@pytest.mark.parametrize(
+    ("phase", "unmarked"),
+    [(Phase.EXPORT, ()), (Phase.EXPORT, ("trained",)), (Phase.EVALUATE, ())],
+    ids=["in its export", "after its last epoch", "in its evaluation"],
+)
 async def test_a_worker_killed_when_all_epochs_are_done_does_not_train_again(
-    pool: WorkerPool, make_job: Callable[..., JobDirectory], *, marked: bool
+    pool: WorkerPool, make_job: Callable[..., JobDirectory], phase: Phase, unmarked: tuple[str, ...]
 ) -> None:
     job = make_job()
 
-    def kill_in_the_export(progress: Progress) -> None:
-        if progress.phase is Phase.EXPORT and (identity := job.read_identity()) is not None:
+    def kill(progress: Progress) -> None:
+        if progress.phase is phase and (identity := job.read_identity()) is not None:
             os.kill(identity.pid, signal.SIGKILL)
 
-    killed = await pool.run(job, kill_in_the_export)
-    assert "SIGKILL in phase export" in killed.reason
-    if not marked:
-        (job.path / "trained").unlink()
+    killed = await pool.run(job, kill)
+    assert f"SIGKILL in phase {phase}" in killed.reason
+    for name in unmarked:
+        (job.path / name).unlink()
+    exported = job.onnx.read_bytes() if phase is Phase.EVALUATE else None
     result = await pool.run(job)
     assert result.outcome is Outcome.DONE, job.log.read_text()
     assert result.attempts == 2
     assert job.log.read_text().count("Starting training for 1 epochs") == 1
-    assert curves(job) == [1]
+    assert curves(job) == epochs(job) == [1]
+    assert exported is None or job.onnx.read_bytes() == exported
 
 
 def without_labels(dataset: Path) -> None:
@@ -204,8 +152,10 @@ async def test_a_dataset_that_cannot_train_is_bad_data(
         ({"model": "yolo11n.yaml"}, Outcome.BAD_JOB, "has no head without NMS"),
         ({"overrides": {"lr": 0.1}}, Outcome.BAD_JOB, "'lr' is not a valid YOLO argument"),
         ({"overrides": {"cls": 1e38, "warmup_epochs": 0, "nbs": 4, "optimizer": "SGD"}}, Outcome.DIVERGED, "diverged in epoch 1"),
+        ({"overrides": {"lr0": 1e30, "warmup_epochs": 0, "nbs": 4, "optimizer": "SGD"}, "epochs": 3}, Outcome.DIVERGED, "diverged"),
+        ({"gpus": ("GPU-1", "GPU-2"), "batch_size": 5}, Outcome.BAD_JOB, "A batch of 5 cannot be divided among 2 GPUs"),
     ],
-    ids=["missing weights", "weights to download", "no NMS-free head", "unknown setting", "infinite losses"],
+    ids=["missing weights", "weights to download", "no NMS-free head", "unknown setting", "infinite losses", "too steep", "unequal parts"],
 )
 async def test_a_job_that_cannot_be_done_says_why(
     pool: WorkerPool, make_job: Callable[..., JobDirectory], changes: dict[str, Any], outcome: Outcome, sentence: str
