@@ -106,6 +106,17 @@ async def test_a_data_loader_that_is_killed_is_told_from_a_gpu_that_is_full(tmp_
     assert curves(job) == epochs(job) == [1, 2, 3]
 
 
+async def test_a_training_that_gives_no_numbers_any_more_is_given_up_at_once(tmp_path: Path, make_job: Callable[..., JobDirectory]) -> None:
+    job = make_job(epochs=3)
+    _, given_up = await train(sabotaged(tmp_path, "no numbers"), job)
+    assert given_up is not None
+    assert given_up.outcome is Outcome.DIVERGED, job.log.read_text()
+    assert given_up.reason.startswith("The training diverged: losses became infinite or NaN.")
+    assert job.log.read_text().count("recovering from last.pt") == 3  # by the library itself
+    assert len(job.read_attempts()) == 1
+    assert epochs(job) == [1]
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     disk = Disk(tmp_path / "disk.img", tmp_path / "jobs", 256)
