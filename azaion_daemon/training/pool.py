@@ -9,7 +9,6 @@ import asyncio
 import errno
 import os
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -23,6 +22,7 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import storage_error
 from azaion_daemon.training.gpus import Gpus, not_given_back
+from azaion_daemon.training.interpreter import has_worker, worker_command
 from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, Outcome, Progress
 from azaion_daemon.training.processes import (
     EXIT_NO_SPACE,
@@ -42,14 +42,7 @@ _INHERITED_PREFIXES = ("CUDA_", "LC_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "
 _LOG_TAIL_BYTES = 4096
 _NO_SPACE_BYTES = 1 << 20
 _GPU_LOOKS = 30
-_PROBE_S = 60.0
-_MODULE = "azaion_daemon.training.worker"
 _log = get_logger(__name__)
-
-
-def worker_command(python: str = sys.executable) -> tuple[str, ...]:
-    """The real worker, from the release that the interpreter belongs to."""
-    return (python, "-P", "-u", "-m", _MODULE)
 
 
 @dataclass(frozen=True)
@@ -176,7 +169,7 @@ class WorkerPool:
         python = await asyncio.to_thread(job.read_interpreter)
         if not python or python == sys.executable:
             return worker_command()
-        if await asyncio.to_thread(_has_worker, python):
+        if await asyncio.to_thread(has_worker, python):
             return worker_command(python)
         _log.warning("worker.other_release", job=job.path.name, gone=python, instead=sys.executable)
         return worker_command()
@@ -295,22 +288,6 @@ def _progress_of(worker: _Worker, job: JobDirectory) -> Progress | None:
     if identity is None or progress is None or identity.token != worker.token or identity.attempt != progress.attempt:
         return None
     return progress
-
-
-def _has_worker(python: str) -> bool:
-    """Whether an interpreter is there, and has a release with a worker."""
-    try:
-        probe = subprocess.run(
-            [python, "-P", "-c", f"import {_MODULE}"],
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_PROBE_S,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return probe.returncode == 0
 
 
 def _duration(seconds: float) -> str:

@@ -86,9 +86,12 @@ async def test_a_killed_training_goes_on_from_its_checkpoint(pool: WorkerPool, m
     assert "SIGKILL in phase train" in killed.reason
     newest = max((path for path in job.checkpoints.iterdir() if path.name.isdecimal()), key=lambda path: path.name)
     (newest / "last.pt").write_bytes((newest / "last.pt").read_bytes()[:1000])  # and the disk lost the end of it
+    (job.run / "train" / "weights" / ".last.pt.77.tmp").write_bytes(b"half of a copy")
+    (job.checkpoints / ".000007.tmp").mkdir()
     result = await pool.run(job)
     assert result.outcome is Outcome.DONE, job.log.read_text()
     assert result.attempts == 2
+    assert list(job.path.rglob(".*.tmp")) == []
     trained = job.marker(Phase.TRAIN)
     assert trained is not None
     assert trained.details == {"epochs": 8, "resumed_after_epoch": int(newest.name)}  # pairs are numbered from 0

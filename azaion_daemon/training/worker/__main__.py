@@ -19,7 +19,7 @@ from pathlib import Path
 
 import azaion_daemon
 from azaion_daemon.errors import RootError
-from azaion_daemon.store.durable import exclusive_lock
+from azaion_daemon.store.durable import exclusive_lock, remove_temporaries
 from azaion_daemon.training.evaluation import Metrics
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
 from azaion_daemon.training.processes import EXIT_NO_SPACE, EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
@@ -55,6 +55,7 @@ def _work(job: JobDirectory, attempt: int, leases: ExitStack) -> None:
     spec: JobSpec | None = None
     try:
         spec = job.read_spec()
+        remove_temporaries(job.path, *job.run.glob("*"), *job.run.glob("*/weights"))  # of a start that was killed
         for name in spec.held:
             _lease(leases, spec, name)
         environment.prepare(job, spec)

@@ -6,13 +6,12 @@ the newest turn out unreadable after all, one epoch or `save_period` is lost and
 is a third.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from azaion_daemon.store.durable import fsync_directory, storage
+from azaion_daemon.store.durable import copy_durably, fsync_directory, storage
 from azaion_daemon.training.worker.report import say
 
 _KEPT = 2
@@ -105,19 +104,6 @@ def restore(pair: Pair, weights: Path) -> None:
         weights.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
             copy_durably(pair.path / name, weights / name if name.endswith(".pt") else weights.parent / name)
-
-
-def copy_durably(source: Path, target: Path) -> None:
-    """Put a copy of a file, however large, in the place of another."""
-    aside = target.with_name(f".{target.name}.tmp")
-    try:
-        shutil.copyfile(source, aside)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(target)
-        fsync_directory(target.parent)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _remove_debris(directory: Path) -> None:

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import strip_optimizer
 
+from azaion_daemon.store.durable import copy_durably
 from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome, Phase
 from azaion_daemon.training.processes import oom_kills
 from azaion_daemon.training.stalls import SETTING_UP
@@ -93,5 +94,5 @@ def _deliver(best: Path, to: Path) -> int:
         raise PhaseError(Outcome.DIVERGED, "The training diverged: no epoch has a finite fitness. Lower lr0 in training.overrides.")
     stripped = best.with_name("stripped.pt")
     content = strip_optimizer(best, stripped)
-    checkpoints.copy_durably(stripped, to)
+    copy_durably(stripped, to)
     return len(content.get("train_results", {}).get("epoch", ()))
