@@ -61,6 +61,7 @@ _BLAMED = {
     Outcome.BAD_JOB: Blame.SETTINGS,
     Outcome.BAD_DATA: Blame.DATA,
     Outcome.OUT_OF_MEMORY: Blame.SETTINGS,
+    Outcome.OUT_OF_HOST_MEMORY: Blame.SETTINGS,
     Outcome.DIVERGED: Blame.SETTINGS,
 }
 _STATE_OF = {Decision.ACCEPTED: JobState.ACCEPTED, Decision.REJECTED: JobState.REJECTED, Decision.HELD: JobState.HELD}
@@ -239,7 +240,7 @@ class Course:
         """Wait for the next start of a worker: for the pause after one that ended badly, then for GPUs. The dataset is kept meanwhile."""
         spec, avoid = await self._next_start()
         chosen = await self._choose_gpus(spec, avoid)
-        await self._create(spec.model_copy(update={"gpus": chosen.uuids}))
+        await self._create(spec.model_copy(update={"gpus": chosen.uuids, "leases": chosen.leases}))
         if await asyncio.to_thread(self._directory.read_result) is not None:
             await self._store(lambda: asyncio.to_thread(self._directory.retire_result))
         await self._set(JobState.RUNNING)
@@ -277,7 +278,7 @@ class Course:
     async def _choose_gpus(self, spec: JobSpec, avoid: Sequence[str]) -> Chosen:
         """Wait for as many GPUs as the job takes."""
         while True:
-            match await self._shop.gpus.choose(spec, self._shop.settings.training.gpus, avoid):
+            match await self._shop.gpus.choose(spec, self._shop.settings.training, avoid):
                 case Chosen() as chosen:
                     return chosen
                 case Wait(reason=reason):

@@ -45,7 +45,7 @@ from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
 from azaion_daemon.stream.tls import tls_context
-from azaion_daemon.training.gpus import NvmlGpus
+from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.triggering import Trigger
 
@@ -133,7 +133,7 @@ class Daemon:
             self._pipeline,
             self._former,
             self._trigger,
-            workers=WorkerPool(),
+            workers=WorkerPool(gpus=gpus),
             gpus=gpus,
             judge=self._judge,
             order_release=self._outbox.order,

@@ -109,6 +109,9 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "report.not_stamped": ("warning", "The verdict about a model is not in its report, see `why`; the ledger has it."),
     "gate.prepared": ("info", "What a job's model is evaluated on, and compared with (`rival`); `left_out` counts test images by reason."),
     "gate.dataset_unreadable": ("warning", "What a model was trained on cannot be read; the ledger is asked instead."),
+    "worker.hung": ("error", "A worker lives, but does not get on, see `why`; everything of its job is ended, and it is tried again."),
+    "worker.gpu_not_free": ("error", "A GPU was not given back after its worker was ended; see `why` for what to do."),
+    "worker.other_release": ("warning", "The release that a job began with is `gone`: it goes on with this one."),
     "model.current": ("info", "A model became the current one."),
     "model.promoted": ("info", "An operator made a kept model the current one again, for what `why` says."),
     # Publishing

@@ -84,16 +84,16 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 def copy_durably(source: Path, target: Path) -> None:
-    """Put a whole copy of a file in the place of another, durably. A copy that a kill leaves unfinished is hidden, and written over."""
-    aside = target.with_name(f".{target.name}{_TEMPORARY}")
+    """As `replace_durably`, with the content of another file, however large."""
+    temporary = _temporary(target)
     try:
-        shutil.copyfile(source, aside)
-        with aside.open("rb") as file:
+        shutil.copyfile(source, temporary)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        aside.replace(target)
+        temporary.replace(target)
         fsync_directory(target.parent)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -1,25 +1,48 @@
 """Which GPUs there are, which are free, and which a job gets.
 
-A lease is a flock on `{uuid}.lock`, held by the worker itself, so nothing stays leased by the dead. Here it is only looked at.
+A lease is a flock on `{name}.lock`, held by the worker itself, so nothing stays leased by the dead. Here it is only looked at. Its name is
+a GPU's UUID; a machine without GPUs has slots `cpu-0`, `cpu-1` ... in their place.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from azaion_daemon.store.durable import is_locked
 
+_GB = 1e9
+_NAMED = 3  # so many processes of a GPU are named in a sentence
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that computes on a GPU, ours or not; what cannot be read is None."""
+
+    pid: int
+    name: str | None = None
+    memory_bytes: int | None = None
+
+    def __str__(self) -> str:
+        details = [self.name or "name unknown"]
+        if self.memory_bytes is not None:
+            details.append(f"{self.memory_bytes / _GB:.1f} GB")
+        return f"process {self.pid} ({', '.join(details)})"
+
+
+@dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. `processes` are the pids that compute on it, ours or not."""
+    """One GPU as it is now. What the card does not tell is None. `faults` are sentences: with any, it is not to be used."""
 
     uuid: str
     name: str
     memory_total_bytes: int
     memory_free_bytes: int
-    processes: tuple[int, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
+    faults: tuple[str, ...] = ()
+    index: int = 0
+    utilisation_percent: int | None = None
+    temperature_celsius: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,51 +62,22 @@ class Gpus(Protocol):
         ...
 
 
-class NvmlGpus:
-    """NVIDIA's management library; works without CUDA and makes no context on any GPU."""
-
-    def discover(self) -> Discovery:
-        """The GPUs as they are now; none on a machine without a driver."""
-        import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415 - most commands never ask for a GPU
-
-        try:
-            pynvml.nvmlInit()
-        except pynvml.NVMLError as error:
-            if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-                return Discovery()  # no driver is installed: a machine without GPUs
-            return Discovery(broken=f"the NVIDIA driver does not answer: {error}. Check it with nvidia-smi.")
-        try:
-            driver = str(pynvml.nvmlSystemGetDriverVersion())
-            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-            return Discovery(tuple(self._gpu(pynvml, handle) for handle in handles), driver)
-        except pynvml.NVMLError as error:  # a GPU that fell off the bus fails here
-            return Discovery(broken=f"a GPU does not answer: {error}. Check it with nvidia-smi.")
-        finally:
-            pynvml.nvmlShutdown()
-
-    @staticmethod
-    def _gpu(nvml: Any, handle: Any) -> Gpu:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        return Gpu(
-            uuid=str(nvml.nvmlDeviceGetUUID(handle)),
-            name=str(nvml.nvmlDeviceGetName(handle)),
-            memory_total_bytes=int(memory.total),
-            memory_free_bytes=int(memory.free),
-            processes=tuple(int(process.pid) for process in processes),
-        )
+def lease_names(found: Discovery, cpu_slots: int = 1) -> tuple[str, ...]:
+    """Everything that may be leased here."""
+    return (*(gpu.uuid for gpu in found.gpus), *(f"cpu-{number}" for number in range(cpu_slots)))
 
 
-def leased(locks: Path, uuids: Iterable[str]) -> frozenset[str]:
-    """Those of the GPUs whose lease some worker holds now."""
-    return frozenset(uuid for uuid in uuids if is_locked(locks / f"{uuid}.lock"))
+def leased(locks: Path, names: Iterable[str]) -> frozenset[str]:
+    """Those whose lease some worker holds now."""
+    return frozenset(name for name in names if is_locked(locks / f"{name}.lock"))
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a job runs on; no GPU means the CPU."""
+    """What a job runs on; no GPU means the CPU. `leases` are what its worker has to hold meanwhile."""
 
     uuids: tuple[str, ...]
+    leases: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,28 +93,77 @@ def choose(
     busy: frozenset[str],
     *,
     count: int = 1,
+    avoid: Iterable[str] = (),
+    cpu_slots: int = 1,
 ) -> Chosen | Wait:
-    """Decide which GPUs a job gets.
+    """Decide which GPUs a job gets. One that has a fault, or on which somebody computes, is never among them.
 
     Args:
-        setting: `none`: the CPU. `auto`: the GPUs with the most free memory that nobody computes on; the CPU on a machine that has no GPU
-            at all, but never because a driver is broken. UUIDs: only these, in this order, even where something else runs on them.
+        setting: `none`: the CPU. `auto`: the GPUs with the most free memory; the CPU on a machine that has no GPU at all, but never because
+            a driver is broken. UUIDs: only these, in this order.
         found: What there is.
-        busy: The leased ones.
+        busy: Those of `lease_names` that are leased.
         count: How many GPUs one job takes.
+        avoid: GPUs that are taken only where there are no others.
+        cpu_slots: How many jobs may run on the CPU at a time.
     """
     if setting == "none" or (setting == "auto" and not found.gpus and found.broken is None):
-        return Chosen(())
+        return _cpu(busy, cpu_slots)
     if found.broken is not None:
         return Wait(found.broken)
     if setting == "auto":
-        free = [gpu for gpu in found.gpus if gpu.uuid not in busy and not gpu.processes]
-        free.sort(key=lambda gpu: (-gpu.memory_free_bytes, gpu.uuid))
-        usable = [gpu.uuid for gpu in free]
-        why = f"{len(usable)} of {len(found.gpus)} GPUs are free, a job takes {count}"
+        candidates = sorted(found.gpus, key=lambda gpu: (-gpu.memory_free_bytes, gpu.uuid))
+        which = f"{len(found.gpus)} GPUs"
     else:
         if missing := sorted(set(setting) - {gpu.uuid for gpu in found.gpus}):
             return Wait(f"training.gpus names what this machine does not have: {', '.join(missing)}")
-        usable = [uuid for uuid in setting if uuid not in busy]
-        why = f"{len(usable)} of the {len(setting)} GPUs in training.gpus are free, a job takes {count}"
-    return Chosen(tuple(usable[:count])) if len(usable) >= count else Wait(why)
+        by_uuid = {gpu.uuid: gpu for gpu in found.gpus}
+        candidates = [by_uuid[uuid] for uuid in dict.fromkeys(setting)]
+        which = f"the {len(candidates)} GPUs in training.gpus"
+    obstacles = {gpu.uuid: _obstacle(gpu, busy) for gpu in candidates}
+    avoided = frozenset(avoid)
+    usable = sorted((gpu.uuid for gpu in candidates if obstacles[gpu.uuid] is None), key=lambda uuid: uuid in avoided)
+    if len(usable) >= count:
+        return Chosen(tuple(usable[:count]), tuple(usable[:count]))
+    why = [f"GPU {gpu.index} {obstacle}" for gpu in sorted(candidates, key=lambda gpu: gpu.index) if (obstacle := obstacles[gpu.uuid])]
+    return Wait("; ".join([f"{len(usable)} of {which} are free, a job takes {count}", *why]))
+
+
+def _cpu(busy: frozenset[str], slots: int) -> Chosen | Wait:
+    free = [slot for slot in lease_names(Discovery(), slots) if slot not in busy]
+    return Chosen((), (free[0],)) if free else Wait(f"{slots} trainings run on the CPU, and no more may (training.max_parallel_jobs)")
+
+
+def _obstacle(gpu: Gpu, busy: frozenset[str]) -> str | None:
+    """Why a GPU cannot be taken, as the rest of a sentence. The processes of a worker that holds the lease are no news."""
+    if gpu.faults:
+        return f"is not used: {', '.join(gpu.faults)}"
+    if gpu.uuid in busy:
+        return "is leased by a training"
+    if gpu.processes:
+        named = [str(process) for process in gpu.processes[:_NAMED]]
+        more = len(gpu.processes) - len(named)
+        return f"is used by {', '.join(named)}{f' and {more} more' if more else ''}"
+    return None
+
+
+def not_given_back(found: Discovery, uuids: Iterable[str], ended: frozenset[int]) -> str | None:
+    """What still holds the GPUs of a job after all its processes are gone, as a sentence; None when they are as free as they can be.
+
+    Args:
+        found: The GPUs as they are now.
+        uuids: Those of the job.
+        ended: The pids of its processes.
+    """
+    if found.broken is not None:
+        return found.broken
+    wanted = frozenset(uuids)
+    for gpu in (one for one in found.gpus if one.uuid in wanted):
+        if gpu.faults:
+            return f"GPU {gpu.index} is not to be used: {', '.join(gpu.faults)}"
+        if held := [process for process in gpu.processes if process.pid in ended]:
+            return f"GPU {gpu.index} still has {held[0]}, which is dead; reset it with nvidia-smi --gpu-reset, or restart the machine"
+        used = gpu.memory_total_bytes - gpu.memory_free_bytes
+        if not gpu.processes and used > max(2 * _GB, gpu.memory_total_bytes / 10):
+            return f"GPU {gpu.index} has {used / _GB:.1f} GB in use by nobody; reset it with nvidia-smi --gpu-reset, or restart the machine"
+    return None

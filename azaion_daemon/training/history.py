@@ -3,7 +3,7 @@
 from pydantic import AwareDatetime
 
 from azaion_daemon.training.document import Document
-from azaion_daemon.training.jobs import Outcome, Phase
+from azaion_daemon.training.outcomes import Outcome, Phase
 
 
 class EpochRecord(Document):

@@ -25,14 +25,13 @@ There is no other channel between daemon and worker, so either may die, and the 
 """
 
 import json
-import os
+import shutil
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field, JsonValue, ValidationError
 
@@ -40,9 +39,23 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.store.durable import fsync_directory, replace_atomically, replace_durably, storage
 from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import Comparison, Curves, Evaluation, Metrics
+from azaion_daemon.training.history import Attempt, EpochRecord
+from azaion_daemon.training.journal import append_line, read_lines, replace_lines
+from azaion_daemon.training.outcomes import Outcome, Phase
 
-if TYPE_CHECKING:
-    from azaion_daemon.training.history import Attempt, EpochRecord
+__all__ = [
+    "Identity",
+    "JobDirectory",
+    "JobResult",
+    "JobSpec",
+    "JobState",
+    "ModelFile",
+    "Outcome",
+    "Phase",
+    "PhaseRecord",
+    "Progress",
+    "advance",
+]
 
 PROTOCOL = 1  # raise it when a worker of the release before could not run or report a job of this one
 
@@ -100,27 +113,6 @@ def advance(state: JobState, to: JobState) -> JobState:
     return to
 
 
-class Outcome(StrEnum):
-    """What a worker's end means for what to do next."""
-
-    DONE = "done"
-    BAD_JOB = "bad_job"  # the settings or the weights: the same job will fail again
-    BAD_DATA = "bad_data"  # the dataset: it will fail again until the annotations change
-    OUT_OF_MEMORY = "out_of_memory"  # a smaller batch may help
-    DIVERGED = "diverged"  # losses or weights became infinite or NaN
-    INFRASTRUCTURE = "infrastructure"  # the machine, the disk, a kill: try again from the checkpoint
-
-
-class Phase(StrEnum):
-    """What a worker does, in this order."""
-
-    PREPARE = "prepare"
-    TRAIN = "train"
-    EXPORT = "export"
-    EVALUATE = "evaluate"
-    REPORT = "report"
-
-
 _MARKERS: Mapping[Phase, str] = MappingProxyType(
     {
         Phase.PREPARE: "prepared",
@@ -156,18 +148,27 @@ class JobSpec(Document):
     export_imgsz: Annotated[int, Field(ge=32)]
     export_batch: Annotated[int, Field(ge=1)] = 4
     gpus: tuple[str, ...] = ()  # UUIDs; none means the CPU
+    leases: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")], ...] = ()  # the worker holds all of them
     gpus_per_job: Annotated[int, Field(ge=1)] = 1
     max_attempts: Annotated[int, Field(ge=1)] = 5
     trial: bool = False  # on a sample, for one epoch, to see whether everything works
     started_from: Literal["base", "current"] = "base"  # what `model` is
     model_sha256: str | None = None  # of `model`, where it is a file
     python: str = ""  # the interpreter of the release that the job began with; it is resumed with the same one
-    gpu_locks: Path  # the directory of the GPUs' lock files
+    gpu_locks: Path  # the directory of the leases' lock files
     nice: Annotated[int, Field(ge=0, le=19)] = 10
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The names of the leases, in the order in which every worker takes them. Jobs of earlier releases name their GPUs alone."""
+        return tuple(sorted(self.leases or self.gpus))
 
 
 class Progress(Document):
-    """How far a worker is. `epoch` and `batch` count from 1; a loss that is not a number is null."""
+    """How far a worker is. `epoch` and `batch` count from 1; a loss that is not a number is null.
+
+    Within a phase, `step`, `epoch`, `batch` and `batches` change only where the work itself gets on: by that it is told from a hang.
+    """
 
     phase: Phase
     epoch: int = 0
@@ -220,6 +221,7 @@ class JobResult(Document):
     versions: dict[str, str] = {}
     seconds: dict[Phase, float] = {}
     attempts: int = 0
+    counts: bool = True  # False for what is no failure of the job: a full disk, a lease that another one had
     finished: AwareDatetime
 
 
@@ -250,11 +252,17 @@ class JobDirectory:
         self.onnx = path / "model.onnx"
         self.report = path / "report.html"
         self.reporting = path / "reporting"
+        self._epochs = path / "epochs.jsonl"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
         directories = (self.start, self.run, self.checkpoints, self.library_home, self.sample)
         return [path for path in directories if path.is_dir() and not path.is_symlink()]
+
+    def drop_weights(self) -> None:
+        """Remove what nobody needs once all phases are finished: checkpoints, and the library's own weights. Its curves stay."""
+        for directory in (self.checkpoints, *self.run.glob("*/weights"), self.run / "export"):
+            shutil.rmtree(directory, ignore_errors=True)
 
     def create(self, spec: JobSpec) -> None:
         """Make the directory, durably, with the job in it. Once more with the same job changes nothing."""
@@ -262,6 +270,15 @@ class JobDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             replace_durably(self.path / "job.json", spec.render())
             fsync_directory(self.path.parent)
+
+    def read_interpreter(self) -> str:
+        """The Python that the job began with, also of a job that this release cannot read; empty where none is named."""
+        try:
+            document = json.loads((self.path / "job.json").read_bytes())
+        except (OSError, ValueError):
+            return ""
+        named = document.get("python") if isinstance(document, dict) else None
+        return named if isinstance(named, str) else ""
 
     def read_spec(self) -> JobSpec:
         """What the run needs.
@@ -290,19 +307,28 @@ class JobDirectory:
         """Replace the progress."""
         replace_atomically(self.path / "progress.json", progress.render())
 
-    def read_epochs(self) -> "list[EpochRecord]":
-        """The epochs that have ended, in the order in which they did. A line that a kill or a power cut has torn is left out."""
-        from azaion_daemon.training.history import EpochRecord  # noqa: PLC0415 - it is made of what is defined here
+    def read_epochs(self) -> list[EpochRecord]:
+        """The epochs that were finished, the first one first."""
+        return read_lines(self._epochs, EpochRecord)
 
-        try:
-            lines = (self.path / "epochs.jsonl").read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        records = []
-        for line in lines:
-            with suppress(ValidationError):
-                records.append(EpochRecord.parse(line))
-        return records
+    def append_epoch(self, record: EpochRecord) -> None:
+        """Say that an epoch is finished; by the holder of the lock."""
+        append_line(self._epochs, record)
+
+    def forget_epochs_after(self, epoch: int) -> None:
+        """Before going on from a checkpoint: what was finished after it is going to be finished again."""
+        known = self.read_epochs()
+        kept = {record.epoch: record for record in known if record.epoch <= epoch}
+        if len(kept) < len(known):
+            replace_lines(self._epochs, [kept[number] for number in sorted(kept)])
+
+    def read_attempts(self) -> list[Attempt]:
+        """The starts of workers that have ended, the first one first."""
+        return read_lines(self.attempts, Attempt)
+
+    def append_attempt(self, attempt: Attempt) -> None:
+        """Say how a start of a worker ended; by the daemon."""
+        append_line(self.attempts, attempt)
 
     def read_identity(self) -> Identity | None:
         """Which process was the last to hold the lock."""
@@ -357,30 +383,6 @@ class JobDirectory:
         earlier = len(list(self.path.glob("result.*.json")))
         with storage("retiring a result"):
             (self.path / "result.json").rename(self.path / f"result.{earlier + 1}.json")
-            fsync_directory(self.path)
-
-    def read_attempts(self) -> "list[Attempt]":
-        """Each start of a worker, as it ended, the oldest first. A line that a crash has torn is not there."""
-        from azaion_daemon.training.history import Attempt  # noqa: PLC0415 - it is made of what is defined here
-
-        try:
-            lines = self.attempts.read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        found = []
-        for line in lines:
-            with suppress(ValidationError):
-                found.append(Attempt.parse(line))
-        return found
-
-    def append_attempt(self, attempt: "Attempt") -> None:
-        """Record how a start of a worker ended, durably. What a crash has left of a line before is ended first."""
-        with storage("recording an attempt"), self.attempts.open("ab") as file:
-            if file.tell():
-                file.write(b"\n")
-            file.write(attempt.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
             fsync_directory(self.path)
 
     def _read(self, name: str, kind: type[_D]) -> _D | None:

@@ -1,10 +1,12 @@
 """Worker processes: starting them, finding those that outlived the daemon, waiting for their end, ending them.
 
 Who may work on a job is decided by the flock that the worker takes, never here: of two workers started on one job, the second leaves at
-once and the first is awaited. A worker's end is seen through a pidfd, so one that was adopted is awaited like one of our own.
+once and the first is awaited. A worker's end is seen through a pidfd, so one that was adopted is awaited like one of our own. One that
+does not get on is ended, with everything that carries its job in the environment, and its GPUs are looked at before they are leased again.
 """
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -18,20 +20,29 @@ from pathlib import Path
 
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.logs import get_logger
+from azaion_daemon.store.durable import storage_error
+from azaion_daemon.training.gpus import Gpus, not_given_back
+from azaion_daemon.training.interpreter import has_worker, worker_command
 from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, Outcome, Progress
-from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, end_marked, open_alive
+from azaion_daemon.training.processes import (
+    EXIT_NO_SPACE,
+    EXIT_TAKEN,
+    JOB_VARIABLE,
+    TOKEN_VARIABLE,
+    end_marked,
+    oom_kills,
+    open_alive,
+)
+from azaion_daemon.training.stalls import Ceilings, Standstill, where
 
 # What a worker inherits. Everything else stays here: the daemon's environment holds passwords.
 _INHERITED = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"})
 _INHERITED_PREFIXES = ("CUDA_", "LC_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_")
 
 _LOG_TAIL_BYTES = 4096
+_NO_SPACE_BYTES = 1 << 20
+_GPU_LOOKS = 30
 _log = get_logger(__name__)
-
-
-def worker_command() -> tuple[str, ...]:
-    """The real worker, run by the interpreter and from the release that this is."""
-    return (sys.executable, "-P", "-u", "-m", "azaion_daemon.training.worker")
 
 
 @dataclass(frozen=True)
@@ -42,14 +53,16 @@ class _Worker:
     pidfd: int
     token: str
     adopted: bool
+    oom_kills: int  # before it could have been one of them
 
 
 @dataclass(frozen=True)
 class _End:
-    """How a worker ended; both are None when only its parent could know."""
+    """How a worker ended; both are None when only its parent could know. `idle_s`: it was ended for a standstill of so many seconds."""
 
     status: int | None = None
     signal: int | None = None
+    idle_s: float | None = None
 
     def __str__(self) -> str:
         if self.signal is not None:
@@ -61,11 +74,16 @@ class WorkerPool:
     """Runs jobs in worker processes.
 
     Args:
-        command: The worker without its argument, the job's directory.
+        command: The worker without its argument, the job's directory. By default the real one, run by the interpreter that the job began
+            with where that is still there, so that a job is resumed by the release that it was started with.
         environment: Where what workers inherit is taken from.
         progress_s: How often progress is looked at, in seconds.
         grace_s: How long a worker may take to die of SIGTERM before it gets SIGKILL, in seconds.
         patience_s: How long a job's lock may be held by nobody known before that is an error, in seconds.
+        ceilings: How long a worker may live without getting on.
+        gpus: Where the GPUs of a worker that was ended for a standstill are looked at; None leaves that out.
+        gpu_patience_s: How long those GPUs may take to be free again before it is said that they are not, in seconds.
+        oom_kills: How many processes the kernel has killed for want of memory.
     """
 
     def __init__(
@@ -76,14 +94,22 @@ class WorkerPool:
         progress_s: float = 1.0,
         grace_s: float = 5.0,
         patience_s: float = 20.0,
+        ceilings: Ceilings = Ceilings(),  # noqa: B008 - frozen
+        gpus: Gpus | None = None,
+        gpu_patience_s: float = 60.0,
+        oom_kills: Callable[[], int] = oom_kills,
     ) -> None:
-        self._command = tuple(command) if command is not None else worker_command()
+        self._command = None if command is None else tuple(command)
         self._environment = {
             name: value for name, value in environment.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
         }
         self._progress_s = progress_s
         self._grace_s = grace_s
         self._patience_s = patience_s
+        self._ceilings = ceilings
+        self._gpus = gpus
+        self._gpu_patience_s = gpu_patience_s
+        self._oom_kills = oom_kills
 
     async def run(self, job: JobDirectory, on_progress: Callable[[Progress], None] = lambda _: None) -> JobResult:
         """Start a worker on the job, or find the one that has it, and return what it says when it has ended.
@@ -95,13 +121,15 @@ class WorkerPool:
         """
         taken_until = time.monotonic() + self._patience_s
         while (result := await asyncio.to_thread(job.read_result)) is None:
-            worker = await self._adopt(job) or self._start(job)
+            worker = await self._adopt(job) or self._start(job, await self._command_for(job))
             end = await self._wait(worker, job, on_progress)
+            if end.idle_s is not None:
+                return await self._end_idle(worker, job, end)
             # Data loaders outlive a killed worker, and hold its locks and its GPU's memory.
             await asyncio.to_thread(end_marked, TOKEN_VARIABLE, worker.token, grace_s=0)
             _log.info("worker.ended", job=job.path.name, pid=worker.pid, status=end.status, signal=end.signal)
             if end.status != EXIT_TAKEN:
-                return await asyncio.to_thread(self._result, job, end)
+                return await asyncio.to_thread(self._result, job, worker, end)
             if time.monotonic() > taken_until:
                 raise TrainingError(f"{job.lock} is locked by a process that is no worker. Find it with: fuser {job.lock}")
             await asyncio.sleep(0.1)  # until the one that has it has said who it is
@@ -114,7 +142,7 @@ class WorkerPool:
             TrainingError: A process cannot be killed.
         """
 
-        def end() -> int:
+        def end() -> frozenset[int]:
             return end_marked(JOB_VARIABLE, str(job.path), grace_s=self._grace_s, also=job.read_identity())
 
         await asyncio.to_thread(end)
@@ -132,59 +160,138 @@ class WorkerPool:
                 return None
             case identity, int(pidfd):
                 _log.info("worker.adopted", job=job.path.name, pid=identity.pid, attempt=identity.attempt)
-                return _Worker(identity.pid, pidfd, identity.token, adopted=True)
+                return _Worker(identity.pid, pidfd, identity.token, adopted=True, oom_kills=self._oom_kills())
 
-    def _start(self, job: JobDirectory) -> _Worker:
+    async def _command_for(self, job: JobDirectory) -> tuple[str, ...]:
+        """The worker of the release that the job began with; of this one where that is gone."""
+        if self._command is not None:
+            return self._command
+        python = await asyncio.to_thread(job.read_interpreter)
+        if not python or python == sys.executable:
+            return worker_command()
+        if await asyncio.to_thread(has_worker, python):
+            return worker_command(python)
+        _log.warning("worker.other_release", job=job.path.name, gone=python, instead=sys.executable)
+        return worker_command()
+
+    def _start(self, job: JobDirectory, command: tuple[str, ...]) -> _Worker:
         token = uuid.uuid4().hex
-        # On the loop itself: a cancellation between the start and the pidfd would lose the child. It takes a millisecond.
-        pid = os.posix_spawn(
-            self._command[0],
-            [*self._command, str(job.path)],
-            {**self._environment, JOB_VARIABLE: str(job.path), TOKEN_VARIABLE: token},
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, str(job.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
-                (os.POSIX_SPAWN_DUP2, 1, 2),
-            ],
-            setsid=True,  # a signal to the daemon's group or its terminal must not reach it
-            setsigmask=(),
-            setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE),
-        )
+        killed = self._oom_kills()
+        try:
+            # On the loop itself: a cancellation between the start and the pidfd would lose the child. It takes a millisecond.
+            pid = os.posix_spawn(
+                command[0],
+                [*command, str(job.path)],
+                {**self._environment, JOB_VARIABLE: str(job.path), TOKEN_VARIABLE: token},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, str(job.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,  # a signal to the daemon's group or its terminal must not reach it
+                setsigmask=(),
+                setsigdef=(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE),
+            )
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise storage_error(error, "starting a worker") from error
+            raise TrainingError(f"a worker cannot be started with {command[0]}: {error.strerror}") from error
         _log.info("worker.started", job=job.path.name, pid=pid)
-        return _Worker(pid, os.pidfd_open(pid), token, adopted=False)
+        return _Worker(pid, os.pidfd_open(pid), token, adopted=False, oom_kills=killed)
 
     async def _wait(self, worker: _Worker, job: JobDirectory, on_progress: Callable[[Progress], None]) -> _End:
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
         loop.add_reader(worker.pidfd, ended.set)
         seen: Progress | None = None
+        standstill = Standstill(self._ceilings)
         try:
             while not ended.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._progress_s):
                         await ended.wait()
-                progress = await asyncio.to_thread(job.read_progress)
+                progress = await asyncio.to_thread(_progress_of, worker, job)
                 if progress is not None and progress != seen:
                     seen = progress
                     on_progress(progress)
+                idle_s = standstill.look(progress, time.monotonic())
+                if idle_s is not None and not ended.is_set():
+                    return _End(idle_s=idle_s)
             return _reap(worker.pidfd)
         finally:
             loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
 
-    @staticmethod
-    def _result(job: JobDirectory, end: _End) -> JobResult:
+    async def _end_idle(self, worker: _Worker, job: JobDirectory, end: _End) -> JobResult:
+        """End a worker that does not get on, and say what it left of its GPUs."""
+        assert end.idle_s is not None
+        progress = await asyncio.to_thread(_progress_of, worker, job)
+        why = f"no progress for {_duration(end.idle_s)} {where(progress)}"
+        _log.error("worker.hung", job=job.path.name, pid=worker.pid, why=why)
+
+        def kill() -> frozenset[int]:
+            identity = job.read_identity()
+            also = identity if identity is not None and identity.token == worker.token else None
+            pids = end_marked(JOB_VARIABLE, str(job.path), grace_s=0, also=also)
+            if not worker.adopted:
+                with suppress(ChildProcessError):
+                    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG)  # or it stays a zombie
+            return pids
+
+        pids = await asyncio.to_thread(kill)
+        result = await asyncio.to_thread(self._result, job, worker, end)
+        if (left := await self._look_at_gpus(job, pids)) is None or result.outcome is Outcome.DONE:
+            return result
+        _log.error("worker.gpu_not_free", job=job.path.name, why=left)
+        return result.model_copy(update={"reason": f"{result.reason} {left[0].upper()}{left[1:]}."})
+
+    async def _look_at_gpus(self, job: JobDirectory, ended: frozenset[int]) -> str | None:
+        """What is wrong with the GPUs of a job whose processes were ended, once the driver has had its time."""
+        if self._gpus is None or not (uuids := (await asyncio.to_thread(job.read_spec)).gpus):
+            return None
+        until = time.monotonic() + self._gpu_patience_s
+        while True:
+            left = not_given_back(await asyncio.to_thread(self._gpus.discover), uuids, ended)
+            if left is None or time.monotonic() > until:
+                return left
+            await asyncio.sleep(self._gpu_patience_s / _GPU_LOOKS)
+
+    def _result(self, job: JobDirectory, worker: _Worker, end: _End) -> JobResult:
         if (result := job.read_result()) is not None:
             return result
-        progress, identity = job.read_progress(), job.read_identity()
-        where = "before it said anything" if progress is None else f"in phase {progress.phase}, epoch {progress.epoch}"
+        progress, identity = _progress_of(worker, job), job.read_identity()
+        outcome, counts = Outcome.INFRASTRUCTURE, True
+        if end.idle_s is not None:
+            reason = f"The worker made no progress for {_duration(end.idle_s)} {where(progress)}, and was ended."
+            if (volume := os.statvfs(job.path)).f_bavail * volume.f_frsize < _NO_SPACE_BYTES:
+                reason, counts = f"The disk is full: {reason}", False
+        elif end.status == EXIT_NO_SPACE:
+            reason, counts = f"The disk is full: the worker could not write its result, {where(progress)}. Free some space.", False
+        elif end.status is None and self._oom_kills() > worker.oom_kills:
+            outcome = Outcome.OUT_OF_HOST_MEMORY
+            reason = f"The worker {end} {where(progress)}, most likely for the machine's memory: lower training.workers."
+        else:
+            reason = f"The worker {end} {where(progress)}, without a result."
         return JobResult(
-            outcome=Outcome.INFRASTRUCTURE,
-            reason=f"The worker {end} {where}, without a result.",
+            outcome=outcome,
+            reason=reason,
             log_tail=_tail(job.log),
             attempts=0 if identity is None else identity.attempt,
+            counts=counts,
             finished=datetime.now(UTC),
         )
+
+
+def _progress_of(worker: _Worker, job: JobDirectory) -> Progress | None:
+    """How far this very worker is: what stands in the directory may be of one before."""
+    identity, progress = job.read_identity(), job.read_progress()
+    if identity is None or progress is None or identity.token != worker.token or identity.attempt != progress.attempt:
+        return None
+    return progress
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"  # noqa: PLR2004 - where minutes say more
 
 
 def _reap(pidfd: int) -> _End:

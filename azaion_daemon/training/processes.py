@@ -15,6 +15,7 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.training.jobs import Identity
 
 EXIT_TAKEN = os.EX_TEMPFAIL  # a worker's status when another one has the job
+EXIT_NO_SPACE = os.EX_CANTCREAT  # a worker's status when the disk is so full that it cannot even write its result
 JOB_VARIABLE = "AZAION_JOB"  # the job's directory
 TOKEN_VARIABLE = "AZAION_WORKER"  # noqa: S105 - names one start of a worker, opens nothing
 
@@ -58,8 +59,17 @@ def open_alive(identity: Identity) -> int | None:
     return None
 
 
-def end_marked(variable: str, value: str, *, grace_s: float, also: Identity | None = None) -> int:
-    """End every process that carries the variable in its environment; returns how many there were. Blocks until all are gone.
+def oom_kills() -> int:
+    """How many processes the kernel has killed for want of memory since the boot; 0 where it does not count them."""
+    for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0
+
+
+def end_marked(variable: str, value: str, *, grace_s: float, also: Identity | None = None) -> frozenset[int]:
+    """End every process that carries the variable in its environment; returns their pids. Blocks until all are gone.
 
     They get SIGTERM, and SIGKILL after `grace_s` seconds. What they start meanwhile is ended too. `also` is for a worker that was started
     by hand, without the variable.
@@ -67,17 +77,20 @@ def end_marked(variable: str, value: str, *, grace_s: float, also: Identity | No
     Raises:
         TrainingError: One cannot be killed: it hangs in the kernel, most likely in the driver of its GPU.
     """
-    ended = 0
+    ended: set[int] = set()
     term_until = time.monotonic() + grace_s
     while found := _open_all(variable, value, also):
         with ExitStack() as stack:
             for descriptor in found.values():
                 stack.callback(os.close, descriptor)
-            ended += len(found)
+            ended |= set(found)
             if left := _end(found, term_until):
                 pids = ", ".join(str(pid) for pid in sorted(left))
-                raise TrainingError(f"process {pids} does not die of SIGKILL: it hangs in the kernel. Look at dmesg and nvidia-smi.")
-    return ended
+                raise TrainingError(
+                    f"process {pids} does not die of SIGKILL: it hangs in the kernel, most likely in the driver of its GPU (see dmesg). "
+                    "Reset the GPU with nvidia-smi --gpu-reset, or restart the machine; then ask for the training again."
+                )
+    return frozenset(ended)
 
 
 def _open_all(variable: str, value: str, also: Identity | None) -> dict[int, int]:

@@ -3,19 +3,24 @@
 import asyncio
 import fcntl
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from azaion_daemon.errors import TrainingError
+from azaion_daemon.training.gpus import Discovery, Gpu
 from azaion_daemon.training.jobs import Identity, JobDirectory, JobSpec, Outcome, Phase, Progress
 from azaion_daemon.training.pool import WorkerPool
-from azaion_daemon.training.processes import end_marked, open_alive
+from azaion_daemon.training.processes import end_marked, open_alive, start_ticks
+from azaion_daemon.training.stalls import Ceilings
 
 # Takes the lock, says who it is, then does what the job's overrides tell; ends when `go` appears in the job's directory.
 STAND_IN = """
@@ -47,9 +52,17 @@ if told.get("child") == "forked" and os.fork() == 0:
     time.sleep(3600)
 if told.get("child") == "own session":
     subprocess.Popen(["sleep", "3600"], start_new_session=True)
+if told.get("child") == "deaf":
+    subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 3600"], start_new_session=True)
+if told.get("hangs") == "at once":
+    (job.path / "ready").touch()
+    time.sleep(3600)
 for epoch in range(1, 10_000):
     now = datetime.now(UTC)
-    job.write_progress(Progress(phase=Phase.TRAIN, epoch=epoch, started=now, phase_started=now, updated=now))
+    place = {"epoch": epoch}
+    if told.get("hangs") and epoch >= 3:  # the thread that writes lives on, the one that trains does not
+        place = {"epoch": 3, "batch": 17, "batches": 40}
+    job.write_progress(Progress(phase=Phase.TRAIN, **place, attempt=attempt, started=now, phase_started=now, updated=now))
     (job.path / "ready").touch()
     if (job.path / "go").exists():
         break
@@ -255,6 +268,155 @@ async def test_cancelling_ends_the_worker_and_all_that_it_started(
     assert carriers(job) == []
     expected = "SIGKILL" if told.get("ignore_sigterm") else "SIGTERM"
     assert (await task).reason.startswith(f"The worker was killed by {expected} in phase train")
+
+
+QUICK = Ceilings(start_s=30, first_batch_s=2.5, train_s=2.5)
+
+
+@pytest.mark.parametrize(
+    ("told", "where"),
+    [
+        ({"hangs": "in training"}, "in phase train, epoch 3, batch 17 of 40"),
+        ({"hangs": "in training", "child": "deaf", "ignore_sigterm": True}, "in phase train, epoch 3, batch 17 of 40"),
+        ({"hangs": "at once"}, "before it said anything"),
+    ],
+    ids=["in a batch", "with a child in its own session that ignores SIGTERM", "before its first word"],
+)
+async def test_a_worker_that_does_not_get_on_is_ended_with_all_that_it_started(
+    command: tuple[str, ...], make_job: Callable[..., JobDirectory], told: dict[str, Any], where: str
+) -> None:
+    job = make_job(**told)
+    ceilings = replace(QUICK, start_s=2) if told["hangs"] == "at once" else QUICK
+    result = await WorkerPool(command, progress_s=0.05, ceilings=ceilings).run(job)
+    assert (result.outcome, result.counts) == (Outcome.INFRASTRUCTURE, True)
+    assert re.fullmatch(rf"The worker made no progress for \d s {where}, and was ended\.", result.reason), result.reason
+    assert carriers(job) == []
+    assert not is_locked(job)
+
+
+async def test_a_worker_that_was_stopped_has_come_to_a_standstill(command: tuple[str, ...], make_job: Callable[..., JobDirectory]) -> None:
+    job = make_job()
+    task = asyncio.create_task(WorkerPool(command, progress_s=0.05, ceilings=QUICK).run(job))
+    identity = await ready(job)
+    os.kill(identity.pid, signal.SIGSTOP)
+    assert "made no progress" in (await task).reason
+    assert not lives(identity)
+
+
+async def test_a_worker_that_gets_on_is_not_ended_and_after_an_adoption_the_clock_begins_anew(
+    command: tuple[str, ...], make_job: Callable[..., JobDirectory]
+) -> None:
+    job = make_job()
+    first = asyncio.create_task(WorkerPool(command, progress_s=0.05, ceilings=QUICK).run(job))
+    identity = await ready(job)
+    await asyncio.sleep(2 * QUICK.train_s)
+    assert not first.done()
+    os.kill(identity.pid, signal.SIGSTOP)
+    await asyncio.sleep(0.5 * QUICK.train_s)
+    await leave(first)
+    second = asyncio.create_task(WorkerPool(command, progress_s=0.05, ceilings=QUICK).run(job))
+    await asyncio.sleep(0.7 * QUICK.train_s)
+    assert not second.done()
+    os.kill(identity.pid, signal.SIGCONT)
+    (job.path / "go").touch()
+    assert (await second).outcome is Outcome.DONE
+
+
+class AfterTheKill:
+    """The double of GPUs: one that gives its memory back at the third look, or never."""
+
+    def __init__(self, *, looks: int) -> None:
+        self._looks = looks
+
+    def discover(self) -> Discovery:
+        self._looks -= 1
+        free = 80 << 30 if self._looks < 0 else 30 << 30
+        return Discovery((Gpu("GPU-1", "a GPU", 80 << 30, free),), driver="1")
+
+
+@pytest.mark.parametrize(("looks", "ending"), [(2, "was ended."), (1000, "or restart the machine.")], ids=["given back", "kept"])
+async def test_the_gpu_of_a_worker_that_was_ended_is_looked_at(
+    command: tuple[str, ...], make_job: Callable[..., JobDirectory], looks: int, ending: str
+) -> None:
+    job = make_job(hangs="in training")
+    job.create(job.read_spec().model_copy(update={"gpus": ("GPU-1",)}))
+    pool = WorkerPool(command, progress_s=0.05, ceilings=QUICK, gpus=AfterTheKill(looks=looks), gpu_patience_s=1)
+    result = await pool.run(job)
+    assert result.reason.endswith(ending)
+    assert ("GPU 0 has 53.7 GB in use by nobody" in result.reason) is (looks > 2)
+
+
+async def test_a_worker_that_the_kernel_killed_for_memory_is_told_from_one_that_somebody_killed(
+    command: tuple[str, ...], make_job: Callable[..., JobDirectory]
+) -> None:
+    kills = 7
+    pool = WorkerPool(command, progress_s=0.05, oom_kills=lambda: kills)
+    for expected in (Outcome.INFRASTRUCTURE, Outcome.OUT_OF_HOST_MEMORY):
+        job = make_job()
+        task = asyncio.create_task(pool.run(job))
+        identity = await ready(job)
+        kills += expected is Outcome.OUT_OF_HOST_MEMORY
+        os.kill(identity.pid, signal.SIGKILL)
+        assert (await task).outcome is expected
+
+
+async def test_after_a_boot_the_job_goes_on_and_a_process_that_has_its_pid_is_left_alone(
+    pool: WorkerPool, make_job: Callable[..., JobDirectory]
+) -> None:
+    job = make_job()
+    stranger = await asyncio.create_subprocess_exec("sleep", "3600")
+    ticks = start_ticks(stranger.pid)
+    assert ticks is not None
+    before = Identity(pid=stranger.pid, start_ticks=ticks, boot_id="another boot", token="t", attempt=3)
+    job.write_identity(before)
+    now = datetime.now(UTC)
+    job.write_progress(Progress(phase=Phase.TRAIN, epoch=9, attempt=3, started=now, phase_started=now, updated=now))
+    seen: list[Progress] = []
+    task = asyncio.create_task(pool.run(job, seen.append))
+    await until(lambda: bool(seen))
+    (job.path / "go").touch()
+    assert (await task).attempts == 4
+    assert {progress.attempt for progress in seen} == {4}  # what the one before had said is not taken for news
+    assert stranger.returncode is None
+    stranger.kill()
+    await stranger.wait()
+
+
+async def test_a_worker_that_dies_before_its_first_word_is_not_where_the_one_before_was(
+    pool: WorkerPool, command: tuple[str, ...], make_job: Callable[..., JobDirectory]
+) -> None:
+    job = make_job()
+    task = asyncio.create_task(pool.run(job))
+    os.kill((await ready(job)).pid, signal.SIGKILL)
+    assert "in phase train, epoch " in (await task).reason
+    again = await WorkerPool(("/bin/sh", "-c", "kill -9 $$")).run(job)
+    assert again.reason == "The worker was killed by SIGKILL before it said anything, without a result."
+
+
+@pytest.mark.parametrize("release", ["there", "gone", "without a worker"])
+async def test_a_job_goes_on_with_the_release_that_it_began_with_where_that_is_still_there(
+    tmp_path: Path, make_job: Callable[..., JobDirectory], capsys: pytest.CaptureFixture[str], release: str
+) -> None:
+    """Another interpreter: a link of its own, as that of a virtual environment is."""
+    other = tmp_path / "release" / "python"
+    other.parent.mkdir()
+    if release == "there":
+        other.write_text(
+            f'#!/bin/sh\n[ "$2" = -c ] && exit 0\necho "the other release: $*"; exec {sys.executable} -c "raise SystemExit(9)"\n'
+        )
+        other.chmod(0o755)
+    elif release == "without a worker":
+        other.symlink_to("/bin/false")
+    job = make_job()
+    spec = job.read_spec().model_copy(update={"python": str(other), "data_yaml": tmp_path / "nothing.yaml", "model": "/nowhere.pt"})
+    job.create(spec)
+    result = await WorkerPool(progress_s=0.1).run(job)
+    if release == "there":
+        assert f"the other release: -P -u -m azaion_daemon.training.worker {job.path}" in job.log.read_text()
+        assert "ended with status 9" in result.reason
+    else:
+        assert result.outcome is Outcome.BAD_JOB  # said by the worker of this release
+    assert ("worker.other_release" in capsys.readouterr().out) is (release != "there")
 
 
 def carriers(job: JobDirectory) -> list[str]:

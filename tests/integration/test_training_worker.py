@@ -1,92 +1,25 @@
 """The real worker, in real processes: tiny trainings on generated images."""
 
 import asyncio
-import csv
 import fcntl
 import json
 import os
-import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from PIL import Image, ImageDraw
 
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, Outcome, Phase, Progress
 from azaion_daemon.training.pool import WorkerPool
+from tests.integration.trainings import CLASSES, PARTS, SIDE, curves, dataset, epochs, make_job, pool
 
-CLASSES = ("car", "truck", "boat")
-SIDE = 64
-PARTS = {"train": 8, "valid": 4, "test": 3}
+__all__ = ["dataset", "make_job", "pool"]
 
 # Everything here trains or at least imports torch: seconds each, more on a busy machine.
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    """A dataset with one shape an image, in the form that a snapshot has."""
-    dice = random.Random(0)
-    root = tmp_path / "azaion-2026-01-02"
-    for part, count in PARTS.items():
-        for kind in ("images", "labels"):
-            (root / part / kind).mkdir(parents=True)
-        for number in range(count):
-            index = number % len(CLASSES)
-            x, y, side = dice.randint(0, 30), dice.randint(0, 30), dice.randint(20, 30)
-            image = Image.new("RGB", (SIDE, SIDE), (90, 100, 110))
-            draw = ImageDraw.Draw(image)
-            shape = (draw.rectangle, draw.ellipse, draw.chord)[index]
-            shape((x, y, x + side, y + side), fill=(200, 60 * index, 50), **({"start": 0, "end": 200} if index == 2 else {}))
-            image.save(root / part / "images" / f"{part}-{number}.jpg")
-            centre = (x + side / 2) / SIDE, (y + side / 2) / SIDE
-            (root / part / "labels" / f"{part}-{number}.txt").write_text(
-                f"{index} {centre[0]:.6f} {centre[1]:.6f} {side / SIDE:.6f} {side / SIDE:.6f}\n"
-            )
-    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(CLASSES))
-    (root / "data.yaml").write_text(f"path: {root}\ntrain: train/images\nval: valid/images\ntest: test/images\nnames:\n{names}")
-    return root
-
-
-@pytest.fixture
-def make_job(tmp_path: Path, dataset: Path) -> Callable[..., JobDirectory]:
-    def make(**changes: Any) -> JobDirectory:
-        values: dict[str, Any] = {
-            "id": "job-1",
-            "dataset_id": "d1",
-            "dataset_name": dataset.name,
-            "data_yaml": dataset / "data.yaml",
-            "class_names": CLASSES,
-            "model": "yolo26n.yaml",
-            "epochs": 1,
-            "batch_size": 4,
-            "imgsz": SIDE,
-            "save_period": 1,
-            "workers": 0,
-            "overrides": {"close_mosaic": 0},
-            "export_imgsz": SIDE,
-            "export_batch": 2,
-            "gpu_locks": tmp_path / "gpus",
-        }
-        job = JobDirectory(tmp_path / "jobs" / "job-1")
-        job.create(JobSpec(**(values | changes)))
-        return job
-
-    return make
-
-
-@pytest.fixture
-def pool(tmp_path: Path) -> WorkerPool:
-    home = tmp_path / "home"
-    home.mkdir()
-    return WorkerPool(progress_s=0.2, environment={**os.environ, "HOME": str(home)})
-
-
-def curves(job: JobDirectory) -> list[int]:
-    with (job.run / "train" / "results.csv").open(newline="") as file:
-        return [int(row["epoch"]) for row in csv.DictReader(file)]
 
 
 async def test_a_job_becomes_a_model_that_consumers_can_run(
@@ -118,8 +51,33 @@ async def test_a_job_becomes_a_model_that_consumers_can_run(
     page = job.report.read_text()
     assert page.count("data:image/jpeg;base64,") == PARTS["test"]
     assert "No image could be looked at" not in page
+    assert {"azaion-daemon", "system"} <= set(result.versions)
+    assert (result.settings["seed"], result.settings["deterministic"]) == (0, True)
+    assert max(progress.memory_bytes for progress in seen) > 100_000_000
+    (record,) = job.read_epochs()
+    assert (record.epoch, record.attempt, set(record.losses)) == (1, 1, set(record.val_losses))
+    assert record.learning_rate is not None
+    assert record.learning_rate > 0
+    assert (job.run / "train" / "args.yaml").exists()
+    assert not any(path.suffix == ".pt" for path in job.path.rglob("*") if path != job.pt)  # gigabytes, of a real training
     assert list((tmp_path / "home").iterdir()) == []  # nothing is left in the user's home
     assert list((job.path / "home").glob("Microsoft")) == []  # ONNX Runtime told nobody
+
+
+async def test_a_worker_has_its_own_session_and_goes_last(pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
+    job = make_job(epochs=100, nice=12)
+    seen: list[tuple[int, int, int, bool]] = []
+
+    def look(progress: Progress) -> None:
+        identity = job.read_identity()
+        if progress.phase is not Phase.TRAIN or identity is None:
+            return
+        worker = psutil.Process(identity.pid)
+        seen.append((worker.nice(), worker.ionice().value, int(worker.ionice().ioclass), os.getsid(identity.pid) == identity.pid))
+        worker.kill()
+
+    await pool.run(job, look)
+    assert set(seen) == {(12, 7, int(psutil.IOPRIO_CLASS_BE), True)}
 
 
 async def test_a_killed_training_goes_on_from_its_checkpoint(pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
@@ -134,34 +92,44 @@ async def test_a_killed_training_goes_on_from_its_checkpoint(pool: WorkerPool, m
     assert "SIGKILL in phase train" in killed.reason
     newest = max((path for path in job.checkpoints.iterdir() if path.name.isdecimal()), key=lambda path: path.name)
     (newest / "last.pt").write_bytes((newest / "last.pt").read_bytes()[:1000])  # and the disk lost the end of it
+    (job.run / "train" / "weights" / ".last.pt.77.tmp").write_bytes(b"half of a copy")
+    (job.checkpoints / ".000007.tmp").mkdir()
     result = await pool.run(job)
     assert result.outcome is Outcome.DONE, job.log.read_text()
     assert result.attempts == 2
+    assert list(job.path.rglob(".*.tmp")) == []
     trained = job.marker(Phase.TRAIN)
     assert trained is not None
     assert trained.details == {"epochs": 8, "resumed_after_epoch": int(newest.name)}  # pairs are numbered from 0
-    assert curves(job) == list(range(1, 9))  # no epoch twice, none left out
+    assert curves(job) == epochs(job) == list(range(1, 9))  # no epoch twice, none left out
+    assert [record.attempt for record in job.read_epochs()] == [1] * int(newest.name) + [2] * (8 - int(newest.name))
 
 
-@pytest.mark.parametrize("marked", [True, False], ids=["in its export", "after its last epoch"])
+@pytest.mark.parametrize(
+    ("phase", "unmarked"),
+    [(Phase.EXPORT, ()), (Phase.EXPORT, ("trained",)), (Phase.EVALUATE, ())],
+    ids=["in its export", "after its last epoch", "in its evaluation"],
+)
 async def test_a_worker_killed_when_all_epochs_are_done_does_not_train_again(
-    pool: WorkerPool, make_job: Callable[..., JobDirectory], *, marked: bool
+    pool: WorkerPool, make_job: Callable[..., JobDirectory], phase: Phase, unmarked: tuple[str, ...]
 ) -> None:
     job = make_job()
 
-    def kill_in_the_export(progress: Progress) -> None:
-        if progress.phase is Phase.EXPORT and (identity := job.read_identity()) is not None:
+    def kill(progress: Progress) -> None:
+        if progress.phase is phase and (identity := job.read_identity()) is not None:
             os.kill(identity.pid, signal.SIGKILL)
 
-    killed = await pool.run(job, kill_in_the_export)
-    assert "SIGKILL in phase export" in killed.reason
-    if not marked:
-        (job.path / "trained").unlink()
+    killed = await pool.run(job, kill)
+    assert f"SIGKILL in phase {phase}" in killed.reason
+    for name in unmarked:
+        (job.path / name).unlink()
+    exported = job.onnx.read_bytes() if phase is Phase.EVALUATE else None
     result = await pool.run(job)
     assert result.outcome is Outcome.DONE, job.log.read_text()
     assert result.attempts == 2
     assert job.log.read_text().count("Starting training for 1 epochs") == 1
-    assert curves(job) == [1]
+    assert curves(job) == epochs(job) == [1]
+    assert exported is None or job.onnx.read_bytes() == exported
 
 
 def without_labels(dataset: Path) -> None:
@@ -210,8 +178,18 @@ async def test_a_dataset_that_cannot_train_is_bad_data(
         ({"model": "yolo11n.yaml"}, Outcome.BAD_JOB, "has no head without NMS"),
         ({"overrides": {"lr": 0.1}}, Outcome.BAD_JOB, "'lr' is not a valid YOLO argument"),
         ({"overrides": {"cls": 1e38, "warmup_epochs": 0, "nbs": 4, "optimizer": "SGD"}}, Outcome.DIVERGED, "diverged in epoch 1"),
+        ({"overrides": {"lr0": 1e30}}, Outcome.BAD_JOB, "'lr0=1e+30' is an invalid value"),
+        ({"gpus": ("GPU-1", "GPU-2"), "batch_size": 5}, Outcome.BAD_JOB, "A batch of 5 cannot be divided among 2 GPUs"),
     ],
-    ids=["missing weights", "weights to download", "no NMS-free head", "unknown setting", "infinite losses"],
+    ids=[
+        "missing weights",
+        "weights to download",
+        "no NMS-free head",
+        "unknown setting",
+        "infinite losses",
+        "impossible setting",
+        "unequal parts",
+    ],
 )
 async def test_a_job_that_cannot_be_done_says_why(
     pool: WorkerPool, make_job: Callable[..., JobDirectory], changes: dict[str, Any], outcome: Outcome, sentence: str
@@ -231,13 +209,20 @@ async def test_a_job_of_another_protocol_is_refused(pool: WorkerPool, make_job: 
     assert "protocol 99" in result.reason
 
 
-async def test_a_gpu_that_is_leased_is_not_taken_twice(tmp_path: Path, pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [({"gpus": ("GPU-1",)}, "GPU-1"), ({"gpus": ("GPU-1",), "leases": ("GPU-1", "GPU-2")}, "GPU-2"), ({"leases": ("cpu-0",)}, "cpu-0")],
+    ids=["a GPU of a job of an earlier release", "one of several", "a slot of the CPU"],
+)
+async def test_what_is_leased_is_not_taken_twice(
+    tmp_path: Path, pool: WorkerPool, make_job: Callable[..., JobDirectory], spec: dict[str, Any], name: str
+) -> None:
     (tmp_path / "gpus").mkdir()
-    with (tmp_path / "gpus" / "GPU-1.lock").open("wb") as lease:
+    with (tmp_path / "gpus" / f"{name}.lock").open("wb") as lease:
         fcntl.flock(lease, fcntl.LOCK_EX)
-        result = await pool.run(make_job(gpus=("GPU-1",)))
-    assert result.outcome is Outcome.INFRASTRUCTURE
-    assert "GPU GPU-1 is leased by another job" in result.reason
+        result = await pool.run(make_job(**spec))
+    assert (result.outcome, result.counts) == (Outcome.INFRASTRUCTURE, False)
+    assert f"The lease of {name} is held by another job" in result.reason
 
 
 async def test_of_two_real_workers_the_second_leaves_at_once(pool: WorkerPool, make_job: Callable[..., JobDirectory]) -> None:

@@ -13,6 +13,7 @@ import pytest
 from azaion_daemon.errors import DiskFullError, RootError, StorageError
 from azaion_daemon.store.durable import (
     FilesystemSync,
+    copy_durably,
     exclusive_lock,
     fsync_directory,
     lock_holder,
@@ -160,3 +161,14 @@ def test_a_temporary_that_vanishes_while_temporaries_are_removed_is_no_failure(t
     listed[0].rename(tmp_path / "whole")
     remove_temporaries(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_copy_is_whole_or_not_there(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"new" * 1000)
+    (tmp_path / "target").write_bytes(b"old")
+    with pytest.raises(FileNotFoundError):
+        copy_durably(tmp_path / "missing", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"old"
+    copy_durably(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"new" * 1000
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]

@@ -11,11 +11,11 @@ import pytest
 from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.training.gpus import Discovery, Gpu
+from azaion_daemon.training.gpus import Discovery, Gpu, GpuProcess
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
 from tests.unit.builders import make_root
 
-TWO = Discovery((Gpu("GPU-a", "H100", 80, 40, (77,)), Gpu("GPU-b", "H100", 80, 80)))
+TWO = Discovery((Gpu("GPU-a", "H100", 80, 40, (GpuProcess(77),)), Gpu("GPU-b", "H100", 80, 80)))
 
 
 class Driver:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from azaion_daemon.errors import StorageError
 from azaion_daemon.training.worker.checkpoints import Pair, keep, newest_good, pairs, restore
 
 
@@ -91,3 +92,25 @@ def test_restoring_takes_back_weights_and_curves_together(weights: Path, directo
     restore(pairs(directory)[0], weights)
     assert json.loads((weights / "last.pt").read_text()) == {"epoch": 4}
     assert (weights.parent / "results.csv").read_text().splitlines()[-1] == "5"
+
+
+def test_going_on_from_an_older_pair_removes_the_torn_newer_ones(weights: Path, directory: Path) -> None:
+    for epoch in (4, 5):
+        save(weights, epoch)
+        keep(weights, directory, epoch, is_good=whole)
+    (directory / "000005" / "last.pt").write_text("torn")
+    (directory / ".000006.tmp").mkdir()
+    chosen = newest_good(pairs(directory), whole)
+    assert chosen is not None
+    restore(chosen, weights)
+    assert [path.name for path in directory.iterdir()] == ["000004"]
+
+
+def test_a_copy_that_fails_leaves_the_pairs_and_no_debris(weights: Path, directory: Path) -> None:
+    for epoch in (4, 5):
+        save(weights, epoch)
+        keep(weights, directory, epoch, is_good=whole)
+    (weights / "best.pt").unlink()
+    with pytest.raises(StorageError, match=r"best\.pt"):
+        keep(weights, directory, 6, is_good=whole)
+    assert sorted(path.name for path in directory.iterdir()) == ["000004", "000005"]

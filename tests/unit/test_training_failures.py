@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from azaion_daemon.errors import DiskFullError, TrainingError
+from azaion_daemon.errors import DiskFullError, StorageError, TrainingError
 from azaion_daemon.training.jobs import Outcome
 from azaion_daemon.training.worker.failures import PhaseError, classify
 
@@ -20,8 +20,8 @@ class OutOfMemoryError(RuntimeError):
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), Outcome.OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."), Outcome.OUT_OF_MEMORY),
         (MemoryError(), Outcome.OUT_OF_MEMORY),
-        (RuntimeError("DataLoader worker (pid(s) 12) is killed by signal: Killed."), Outcome.OUT_OF_MEMORY),
-        (RuntimeError("DataLoader worker (pid 12) is killed by signal: Bus error."), Outcome.INFRASTRUCTURE),
+        (RuntimeError("DataLoader worker (pid(s) 12) is killed by signal: Killed."), Outcome.OUT_OF_HOST_MEMORY),
+        (RuntimeError("DataLoader worker (pid 12) is killed by signal: Bus error."), Outcome.OUT_OF_HOST_MEMORY),
         (RuntimeError("Training failed: NaN persisted for 4 epochs"), Outcome.DIVERGED),
         (RuntimeError("Checkpoint last.pt is corrupted with NaN/Inf weights"), Outcome.DIVERGED),
         (RuntimeError("Loss NaN/Inf detected but no valid last.pt is available for recovery"), Outcome.DIVERGED),
@@ -40,13 +40,36 @@ class OutOfMemoryError(RuntimeError):
     ids=lambda value: f"{type(value).__name__}: {value}"[:50],
 )
 def test_every_failure_has_its_outcome_and_one_sentence(error: Exception, outcome: Outcome) -> None:
-    found, reason = classify(error)
+    found, reason, _ = classify(error)
     assert found is outcome
     assert reason
     assert "\n" not in reason
 
 
 def test_a_long_text_is_shortened_and_loses_its_decoration() -> None:
-    _, reason = classify(ValueError("❌ first\n   second " + "x" * 1000))
+    _, reason, _ = classify(ValueError("❌ first\n   second " + "x" * 1000))
     assert reason.startswith("The worker failed: ValueError: first second xxx")
     assert len(reason) < 400
+
+
+def wrapped(cause: Exception) -> Exception:
+    error = RuntimeError("PytorchStreamWriter failed writing file data/3")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "last.pt"), False),
+        (DiskFullError("Keeping a checkpoint: No space left on device."), False),
+        (wrapped(OSError(errno.EDQUOT, "Disk quota exceeded")), False),
+        (wrapped(ValueError("anything")), True),
+        (StorageError("Keeping a checkpoint: Input/output error."), True),
+    ],
+    ids=["the library's own file", "ours", "behind another error", "no full disk", "a disk that fails"],
+)
+def test_a_full_disk_is_no_failure_of_the_job(error: Exception, *, counts: bool) -> None:
+    failure = classify(error)
+    assert (failure.outcome, failure.counts) == (Outcome.INFRASTRUCTURE, counts)
+    assert ("The disk is full" in failure.reason) is not counts

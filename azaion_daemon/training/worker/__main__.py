@@ -1,7 +1,8 @@
 """The worker: `python -m azaion_daemon.training.worker JOBDIR` trains one job, from top to bottom.
 
 SIGTERM ends it at once, as SIGKILL and a power cut do: the last checkpoint is the state, and the next start goes on from there. Its exit
-status says nothing but that another worker has the job (75); everything else is in result.json.
+status says nothing but that another worker has the job (75), or that the disk is too full for a result (73); everything else is in
+result.json.
 """
 
 import hashlib
@@ -16,12 +17,12 @@ from importlib import import_module
 from pathlib import Path
 
 from azaion_daemon.errors import RootError
-from azaion_daemon.store.durable import exclusive_lock
+from azaion_daemon.store.durable import exclusive_lock, remove_temporaries
 from azaion_daemon.training.evaluation import Evaluated
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
-from azaion_daemon.training.processes import EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
+from azaion_daemon.training.processes import EXIT_NO_SPACE, EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
-from azaion_daemon.training.worker.failures import PhaseError, classify
+from azaion_daemon.training.worker.failures import PhaseError, classify, is_disk_full
 from azaion_daemon.training.worker.progress import ProgressReport, say
 from azaion_daemon.training.worker.versions import versions
 
@@ -37,21 +38,32 @@ def main(directory: Path) -> int:
             return EXIT_TAKEN
         if job.read_result() is not None:
             return 0
-        attempt = _introduce(job)
-        spec: JobSpec | None = None
         try:
-            spec = job.read_spec()
-            for gpu in sorted(spec.gpus):
-                _lease_gpu(leases, spec, gpu)
-            environment.prepare(job, spec)
-            _run_phases(job, spec, ProgressReport(job, attempt))
-            result = _success(job, spec, attempt)
-        except Exception as error:  # noqa: BLE001 - the one place where every failure becomes a result
-            traceback.print_exc()
-            result = _failure(job, spec, attempt, error)
-        job.write_result(result)
-        say(f"{result.outcome}: {result.reason}" if result.reason else result.outcome)
+            _work(job, _introduce(job), leases)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            say(f"The disk is full, there is no space even for a result: {error}")
+            return EXIT_NO_SPACE
     return 0
+
+
+def _work(job: JobDirectory, attempt: int, leases: ExitStack) -> None:
+    spec: JobSpec | None = None
+    try:
+        spec = job.read_spec()
+        remove_temporaries(job.path, *job.run.glob("*"), *job.run.glob("*/weights"))  # of a start that was killed
+        for name in spec.held:
+            _lease(leases, spec, name)
+        environment.prepare(job, spec)
+        _run_phases(job, spec, ProgressReport(job, attempt))
+        job.drop_weights()
+        result = _success(job, spec, attempt)
+    except Exception as error:  # noqa: BLE001 - the one place where every failure becomes a result
+        say(traceback.format_exc())
+        result = _failure(job, spec, attempt, error)
+    job.write_result(result)
+    say(f"{result.outcome}: {result.reason}" if result.reason else result.outcome)
 
 
 def _introduce(job: JobDirectory) -> int:
@@ -66,12 +78,12 @@ def _introduce(job: JobDirectory) -> int:
     return attempt
 
 
-def _lease_gpu(leases: ExitStack, spec: JobSpec, gpu: str) -> None:
+def _lease(leases: ExitStack, spec: JobSpec, name: str) -> None:
     try:
         spec.gpu_locks.mkdir(parents=True, exist_ok=True)
-        leases.enter_context(exclusive_lock(spec.gpu_locks / f"{gpu}.lock", busy=f"GPU {gpu} is leased by another job"))
+        leases.enter_context(exclusive_lock(spec.gpu_locks / f"{name}.lock", busy=f"The lease of {name} is held by another job"))
     except RootError as error:
-        raise PhaseError(Outcome.INFRASTRUCTURE, str(error)) from error
+        raise PhaseError(Outcome.INFRASTRUCTURE, str(error), counts=False) from error
 
 
 def _run_phases(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> None:
@@ -103,8 +115,8 @@ def _success(job: JobDirectory, spec: JobSpec, attempt: int) -> JobResult:
 
 
 def _failure(job: JobDirectory, spec: JobSpec | None, attempt: int, error: Exception) -> JobResult:
-    outcome, reason = classify(error)
-    return _result(job, spec, attempt).model_copy(update={"outcome": outcome, "reason": reason})
+    outcome, reason, counts = classify(error)
+    return _result(job, spec, attempt).model_copy(update={"outcome": outcome, "reason": reason, "counts": counts})
 
 
 def _result(job: JobDirectory, spec: JobSpec | None, attempt: int) -> JobResult:

@@ -2,7 +2,8 @@
 
 The library truncates its last.pt and rewrites it in place, so a kill at that moment leaves none. Here a pair is a directory
 `checkpoints/NNNNNN` (the epoch, from 0), filled under a temporary name, synced, loaded once, and renamed. The newest two are kept: should
-the newest turn out unreadable after all, one epoch or `save_period` is lost and not the training.
+the newest turn out unreadable after all, one epoch or `save_period` is lost and not the training. Only while a pair is being written there
+is a third.
 """
 
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from azaion_daemon.store.durable import fsync_directory, replace_durably, storage
+from azaion_daemon.store.durable import copy_durably, fsync_directory, storage
 from azaion_daemon.training.worker.progress import say
 
 _KEPT = 2
@@ -55,6 +56,8 @@ def loads(pair: Pair) -> bool:
         last = torch.load(pair.last, map_location="cpu", weights_only=False)
         best = torch.load(pair.best, map_location="cpu", weights_only=False)
         return bool(last["epoch"] == pair.epoch and last["optimizer"] and last["ema"] and (best["ema"] or best["model"]))
+    except (MemoryError, ImportError):  # says nothing about the file: better to fail than to begin a training anew
+        raise
     except Exception as error:  # noqa: BLE001 - a torn pickle raises anything at all
         say(f"{pair.path} cannot be loaded: {type(error).__name__}: {error}")
         return False
@@ -71,19 +74,20 @@ def keep(weights: Path, directory: Path, epoch: int, *, is_good: Callable[[Pair]
     """
     temporary = directory / f".{epoch:06d}.tmp"
     with storage("Keeping a checkpoint"):
-        for debris in directory.glob(".*.tmp"):
-            shutil.rmtree(debris)
+        _remove_debris(directory)
         temporary.mkdir()
-        for name in _FILES:
-            source = weights / name if name.endswith(".pt") else weights.parent / name
-            replace_durably(temporary / name, source.read_bytes())
-        if not is_good(Pair(temporary, epoch)):
-            shutil.rmtree(temporary)
-            return False
-        final = directory / f"{epoch:06d}"
-        if final.exists():  # of an attempt that was resumed from an older one
-            shutil.rmtree(final)
-        temporary.rename(final)
+        try:
+            for name in _FILES:
+                source = weights / name if name.endswith(".pt") else weights.parent / name
+                copy_durably(source, temporary / name)
+            if not is_good(Pair(temporary, epoch)):
+                return False
+            final = directory / f"{epoch:06d}"
+            if final.exists():  # of an attempt that was resumed from an older one
+                shutil.rmtree(final)
+            temporary.rename(final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs its space at once
         fsync_directory(directory)
         for old in pairs(directory)[_KEPT:]:
             shutil.rmtree(old.path)
@@ -91,9 +95,17 @@ def keep(weights: Path, directory: Path, epoch: int, *, is_good: Callable[[Pair]
 
 
 def restore(pair: Pair, weights: Path) -> None:
-    """Put a pair where the library looks for it, in place of whatever a kill left there."""
+    """Put a pair where the library looks for it, in place of whatever a kill left there. Newer pairs are torn, and go."""
     with storage("Restoring a checkpoint"):
+        directory = pair.path.parent
+        _remove_debris(directory)
+        for torn in (one for one in pairs(directory) if one.epoch > pair.epoch):
+            shutil.rmtree(torn.path)
         weights.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
-            target = weights / name if name.endswith(".pt") else weights.parent / name
-            replace_durably(target, (pair.path / name).read_bytes())
+            copy_durably(pair.path / name, weights / name if name.endswith(".pt") else weights.parent / name)
+
+
+def _remove_debris(directory: Path) -> None:
+    for debris in directory.glob(".*.tmp"):
+        shutil.rmtree(debris)

@@ -7,18 +7,24 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
 
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: a connection is refused at once
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")  # the library fetches them, even when told to be offline, unless they are there
+_LOWEST_IO = 7
 _INTEGRATIONS = ("clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 
 
 def variables(job: JobDirectory, spec: JobSpec) -> dict[str, str]:
     """The environment variables that the libraries read; the processes they start inherit them."""
     home = str(job.library_home)
+    # Ranks talk to each other, and nobody else to them: not even in a network of their own.
+    alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if len(spec.gpus) > 1 else {}
     proxies = {name: _NOWHERE for scheme in ("http", "https", "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())}
     return {
+        **alone,
         **proxies,  # the check of mixed precision fetches yolo26n.pt without asking whether it is offline
         "no_proxy": "",
         "NO_PROXY": "",
@@ -40,6 +46,8 @@ def prepare(job: JobDirectory, spec: JobSpec) -> None:
     faulthandler.enable()
     os.environ.update(variables(job, spec))
     os.nice(max(0, spec.nice - os.getpriority(os.PRIO_PROCESS, 0)))
+    with suppress(OSError, psutil.Error):  # best effort still, lest a busy disk starve it; data loaders inherit it
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_BE, _LOWEST_IO)
     with suppress(OSError):  # when memory runs out, the worker goes rather than the daemon
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
     job.run.mkdir(exist_ok=True)

@@ -94,8 +94,10 @@ def _rivals(evaluator: "_Evaluator", rival: Rival, images: _Images, spec: JobSpe
 
 
 def _is_the_machines_fault(error: Exception) -> bool:
-    outcome, reason = classify(error)
-    return outcome is Outcome.OUT_OF_MEMORY or (outcome is Outcome.INFRASTRUCTURE and not reason.startswith("The worker failed"))
+    outcome, reason, _ = classify(error)
+    return outcome in {Outcome.OUT_OF_MEMORY, Outcome.OUT_OF_HOST_MEMORY} or (
+        outcome is Outcome.INFRASTRUCTURE and not reason.startswith("The worker failed")
+    )
 
 
 class _Evaluator:

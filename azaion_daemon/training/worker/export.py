@@ -1,6 +1,7 @@
 """The third phase: the ONNX that consumers load, and the proof that it is what they expect."""
 
 import ast
+import shutil
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ def run(job: JobDirectory, spec: JobSpec, _report: ProgressReport) -> dict[str, 
     directory = job.run / "export"
     directory.mkdir(exist_ok=True)
     source = directory / "model.pt"
-    source.write_bytes(job.pt.read_bytes())  # the library writes beside what it exports
+    shutil.copyfile(job.pt, source)  # the library writes beside what it exports
     model = YOLO(str(source))
     side = spec.export_imgsz
     model.export(

@@ -6,17 +6,26 @@ Everything here goes by an exception's type name and text, since torch is not to
 import errno
 import re
 from collections.abc import Callable
+from typing import NamedTuple
 
-from azaion_daemon.errors import StorageError, TrainingError
+from azaion_daemon.errors import DiskFullError, StorageError, TrainingError
 from azaion_daemon.training.jobs import Outcome
+
+
+class Failure(NamedTuple):
+    """What went wrong, in one sentence; `counts` is False for what is no failure of the job."""
+
+    outcome: Outcome
+    reason: str
+    counts: bool = True
 
 
 class PhaseError(TrainingError):
     """A phase found out by itself what is wrong."""
 
-    def __init__(self, outcome: Outcome, reason: str) -> None:
+    def __init__(self, outcome: Outcome, reason: str, *, counts: bool = True) -> None:
         super().__init__(reason)
-        self.outcome = outcome
+        self.failure = Failure(outcome, reason, counts)
 
 
 def _matching(pattern: str) -> Callable[[str], bool]:
@@ -28,12 +37,12 @@ def _matching(pattern: str) -> Callable[[str], bool]:
 _RULES: tuple[tuple[Callable[[str], bool], Outcome, str], ...] = (
     (
         _matching(r"DataLoader worker .* killed by signal: Killed"),
-        Outcome.OUT_OF_MEMORY,
+        Outcome.OUT_OF_HOST_MEMORY,
         "A data loader was killed, most likely for the machine's memory: lower training.workers or training.batch_size.",
     ),
     (
         _matching(r"insufficient shared memory|killed by signal: Bus error"),
-        Outcome.INFRASTRUCTURE,
+        Outcome.OUT_OF_HOST_MEMORY,
         "Shared memory is exhausted: give /dev/shm more room, or lower training.workers.",
     ),
     (
@@ -71,24 +80,39 @@ _RULES: tuple[tuple[Callable[[str], bool], Outcome, str], ...] = (
 _LONGEST = 300
 
 
-def classify(error: BaseException) -> tuple[Outcome, str]:
-    """The outcome, and one sentence for the operator. What no rule knows may go away by itself: infrastructure."""
+def classify(error: BaseException) -> Failure:
+    """What an exception means. What no rule knows may go away by itself: infrastructure."""
     match error:
         case PhaseError():
-            return error.outcome, str(error)
-        case StorageError():
-            return Outcome.INFRASTRUCTURE, str(error)
+            return error.failure
+        case StorageError() if not is_disk_full(error):
+            return Failure(Outcome.INFRASTRUCTURE, str(error))
         case TrainingError():
-            return Outcome.BAD_JOB, str(error)
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            return Outcome.INFRASTRUCTURE, f"The disk is full: {error}"
+            return Failure(Outcome.BAD_JOB, str(error))
         case _:
-            pass
+            return _by_text(error) if (full := _full_disk_behind(error)) is None else full
+
+
+def _by_text(error: BaseException) -> Failure:
     text = f"{type(error).__name__}: {error}"
     for matches, outcome, sentence in _RULES:
         if matches(text):
-            return outcome, sentence if sentence.endswith(".") else f"{sentence}: {_shortened(str(error))}"
-    return Outcome.INFRASTRUCTURE, f"The worker failed: {_shortened(text)}"
+            return Failure(outcome, sentence if sentence.endswith(".") else f"{sentence}: {_shortened(str(error))}")
+    return Failure(Outcome.INFRASTRUCTURE, f"The worker failed: {_shortened(text)}")
+
+
+def _full_disk_behind(error: BaseException | None) -> Failure | None:
+    """Of an error that is, or that was caused by, a full disk: torch wraps what its writer has met."""
+    while error is not None:
+        if is_disk_full(error):
+            return Failure(Outcome.INFRASTRUCTURE, f"The disk is full: {_shortened(str(error))}", counts=False)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an exception says that there is no space left."""
+    return isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT})
 
 
 def _shortened(text: str) -> str:

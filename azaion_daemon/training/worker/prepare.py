@@ -15,7 +15,7 @@ from azaion_daemon.training.worker.progress import ProgressReport
 _SPLITS = ("train", "val", "test")
 
 
-def run(_job: JobDirectory, spec: JobSpec, _report: ProgressReport) -> dict[str, JsonValue]:
+def run(_job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, JsonValue]:
     """Check the weights and every part of the dataset; returns how much there is in each.
 
     The library scans images and labels as it will for training, and leaves a cache of that beside the labels.
@@ -23,9 +23,27 @@ def run(_job: JobDirectory, spec: JobSpec, _report: ProgressReport) -> dict[str,
     Raises:
         PhaseError: The weights cannot be used, or a part of the dataset has no image, or no object where one is needed.
     """
+    _check_batch(spec)
     _check_weights(spec.model)
     data = _read(spec)
-    return {split: _scan(data, split) for split in _SPLITS}
+    found: dict[str, JsonValue] = {}
+    for split in _SPLITS:
+        report.update(step=f"reading {split}", batches=_files(data.get(split)))
+        found[split] = _scan(data, split)
+    return found
+
+
+def _check_batch(spec: JobSpec) -> None:
+    if len(spec.gpus) > 1 and spec.batch_size % len(spec.gpus):
+        raise PhaseError(
+            Outcome.BAD_JOB,
+            f"A batch of {spec.batch_size} cannot be divided among {len(spec.gpus)} GPUs: make training.batch_size a multiple of that.",
+        )
+
+
+def _files(where: Any) -> int:
+    """About how many images are going to be read; the daemon is patient in proportion."""
+    return sum(1 for _ in Path(where).iterdir()) if isinstance(where, str) and Path(where).is_dir() else 0
 
 
 def _check_weights(model: str) -> None:

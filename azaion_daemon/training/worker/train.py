@@ -1,18 +1,20 @@
 """The second phase: the training itself, from the start or from the newest checkpoint."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import JsonValue
 from ultralytics import YOLO
 from ultralytics.utils.torch_utils import strip_optimizer
 
-from azaion_daemon.store.durable import replace_durably
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
-from azaion_daemon.training.worker import checkpoints
+from azaion_daemon.store.durable import copy_durably
+from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome, Phase
+from azaion_daemon.training.processes import oom_kills
+from azaion_daemon.training.stalls import SETTING_UP
+from azaion_daemon.training.worker import checkpoints, ranks, trainer
 from azaion_daemon.training.worker.failures import PhaseError
-from azaion_daemon.training.worker.progress import ProgressReport, finite
+from azaion_daemon.training.worker.progress import ProgressReport, say
 
 _NAME = "train"
 
@@ -26,26 +28,35 @@ def run(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, J
     """Train to the end and leave the best model in `model.pt`; returns how many epochs it took and where it was resumed.
 
     Raises:
-        PhaseError: It diverged.
+        PhaseError: It diverged, or one of several GPUs' processes failed.
     """
     weights = job.run / _NAME / "weights"
-    pair = checkpoints.newest_good(checkpoints.pairs(job.checkpoints), checkpoints.loads)
+    kept = checkpoints.pairs(job.checkpoints)
+    pair = checkpoints.newest_good(kept, checkpoints.loads)
+    done = 0 if pair is None else pair.epoch + 1
     if pair is not None:
         checkpoints.restore(pair, weights)
-    if pair is None or pair.epoch + 1 < spec.epochs:  # at the last epoch there is nothing to resume: the library refuses
-        report.update(epoch=0 if pair is None else pair.epoch + 1, epochs=spec.epochs)
-        _train(job, spec, report, None if pair is None else weights / "last.pt")
+    elif kept:
+        say("No checkpoint can be loaded: the training begins anew.")
+    job.forget_epochs_after(done)
+    if done < spec.epochs:  # at the last epoch there is nothing to resume: the library refuses
+        report.update(step=SETTING_UP, epoch=done, epochs=spec.epochs, batches=_images(job))
+        _train(job, spec, None if pair is None else weights / "last.pt")
     epochs = _deliver(weights / "best.pt", job.pt)
-    return {"epochs": epochs, "resumed_after_epoch": None if pair is None else pair.epoch + 1}
+    return {"epochs": epochs, "resumed_after_epoch": None if pair is None else done}
 
 
-def _train(job: JobDirectory, spec: JobSpec, report: ProgressReport, last: Path | None) -> None:
+def _images(job: JobDirectory) -> int:
+    prepared = job.marker(Phase.PREPARE)
+    parts = () if prepared is None else prepared.details.values()
+    return sum(images for part in parts if isinstance(part, dict) and isinstance(images := part.get("images"), int))
+
+
+def _train(job: JobDirectory, spec: JobSpec, last: Path | None) -> None:
     model = YOLO(spec.model if last is None else str(last))
-    watcher = _Watcher(job, spec, report)
-    for event in ("on_train_epoch_start", "on_train_batch_end", "on_model_save", "on_fit_epoch_end"):
-        model.add_callback(event, getattr(watcher, event))
     # What may change between two attempts; on resuming, the rest comes from the checkpoint.
     given: dict[str, Any] = {
+        "trainer": trainer.JobTrainer,
         "data": str(spec.data_yaml),
         "batch": spec.batch_size,
         "imgsz": spec.imgsz,
@@ -54,10 +65,9 @@ def _train(job: JobDirectory, spec: JobSpec, report: ProgressReport, last: Path 
         "save_period": -1,  # ours: the library would keep every one of its copies
     }
     if last is not None:
-        model.train(**given, resume=True)
-        return
-    model.train(
-        **{
+        given["resume"] = True
+    else:
+        given = {
             "nms": False,  # validate with the head that is exported, so that `best` is the best of those
             "plots": False,
             **spec.overrides,
@@ -69,8 +79,14 @@ def _train(job: JobDirectory, spec: JobSpec, report: ProgressReport, last: Path 
             "name": _NAME,
             "exist_ok": True,
             "save": True,
-        },
-    )
+        }
+    ranks.clear(job)
+    killed = oom_kills()
+    try:
+        model.train(**given)
+    except subprocess.CalledProcessError as error:  # of several GPUs' processes
+        outcome, reason, counts = ranks.failure(job, killed)
+        raise PhaseError(outcome, reason, counts=counts) from error
 
 
 def _deliver(best: Path, to: Path) -> int:
@@ -78,36 +94,5 @@ def _deliver(best: Path, to: Path) -> int:
         raise PhaseError(Outcome.DIVERGED, "The training diverged: no epoch has a finite fitness. Lower lr0 in training.overrides.")
     stripped = best.with_name("stripped.pt")
     content = strip_optimizer(best, stripped)
-    replace_durably(to, stripped.read_bytes())
+    copy_durably(stripped, to)
     return len(content.get("train_results", {}).get("epoch", ()))
-
-
-class _Watcher:
-    """The library's callbacks, in a training's own process: progress for the daemon, checkpoints for the next attempt."""
-
-    def __init__(self, job: JobDirectory, spec: JobSpec, report: ProgressReport) -> None:
-        self._checkpoints = job.checkpoints
-        self._save_period = spec.save_period
-        self._report = report
-        self._batch = 0
-
-    def on_train_epoch_start(self, trainer: Any) -> None:
-        self._batch = 0
-        self._report.update(epoch=trainer.epoch + 1, epochs=trainer.epochs, batch=0, batches=len(trainer.train_loader))
-
-    def on_train_batch_end(self, trainer: Any) -> None:
-        self._batch += 1
-        if self._report.due:  # reading a loss waits for the GPU
-            memory = torch.cuda.memory_reserved(trainer.device) if trainer.device.type == "cuda" else 0
-            self._report.update(batch=self._batch, losses=finite(trainer.tloss), gpu_memory_bytes=memory)
-
-    def on_model_save(self, trainer: Any) -> None:
-        if not all(bool(torch.isfinite(weight).all()) for weight in trainer.model.parameters()):
-            # The library goes back to an earlier epoch by itself; in the first one there is none, and it goes on with zeros.
-            raise PhaseError(Outcome.DIVERGED, f"The training diverged in epoch {trainer.epoch + 1}. Lower lr0 in training.overrides.")
-        if trainer.stop or (trainer.epoch + 1) % self._save_period == 0:  # stop: this was the last epoch
-            checkpoints.keep(trainer.wdir, self._checkpoints, trainer.epoch)
-
-    def on_fit_epoch_end(self, trainer: Any) -> None:
-        scores = finite({name: trainer.metrics.get(f"metrics/{name}(B)", 0.0) for name in ("mAP50", "mAP50-95")})
-        self._report.update(losses=finite(trainer.tloss), map50=scores["mAP50"], map50_95=scores["mAP50-95"])

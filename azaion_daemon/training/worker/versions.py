@@ -8,23 +8,27 @@ from pathlib import Path
 
 import psutil
 
-from azaion_daemon.training.gpus import NvmlGpus
+import azaion_daemon
 from azaion_daemon.training.jobs import JobSpec
+from azaion_daemon.training.nvml import NvmlGpus
 
 _PACKAGES = ("torch", "ultralytics-opencv-headless", "onnx", "onnxruntime")
 _GIB = 2**30
 
 
 def versions(spec: JobSpec | None) -> dict[str, str]:
-    """Of Python and the libraries; with GPUs, also of CUDA and the driver."""
-    found = {"python": platform.python_version()}
+    """What another machine would need to come to the same model."""
+    found = {"azaion-daemon": azaion_daemon.__version__, "python": platform.python_version(), "system": platform.platform()}
     for package in _PACKAGES:
         try:
             found[package.removesuffix("-opencv-headless")] = metadata.version(package)
         except metadata.PackageNotFoundError:  # a GPU server has onnxruntime-gpu in the place of onnxruntime
             found[package] = metadata.version(f"{package}-gpu")
-    if spec is not None and spec.gpus and (torch := sys.modules.get("torch")) is not None:
-        found |= {"cuda": str(torch.version.cuda), "driver": NvmlGpus().discover().driver or "unknown"}
+    if spec is not None and spec.gpus:
+        gpus = NvmlGpus().discover()
+        found |= {"driver": gpus.driver or "unknown", "gpus": ", ".join(gpu.name for gpu in gpus.gpus if gpu.uuid in spec.gpus)}
+        if (torch := sys.modules.get("torch")) is not None:  # not for its version alone
+            found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
     return found
 
 
