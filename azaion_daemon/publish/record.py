@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -43,6 +43,15 @@ class ReleaseRecord:
     small: bytes
     ciphertext_sha256: str | None = None
     published: Published | None = None
+    model_size: int | None = None
+    big_sha256: str | None = None
+    """As `ciphertext_sha256`."""
+    manifest: str | None = None
+    """The envelope, from before it is first put to the end: what is signed does not change when it is done again."""
+
+    def with_manifest(self, envelope: str) -> "ReleaseRecord":
+        """The same, with what was signed."""
+        return replace(self, manifest=envelope)
 
 
 class ReleaseRecords:
@@ -54,6 +63,11 @@ class ReleaseRecords:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    def serials(self) -> list[int]:
+        """The serial numbers that there is a record of, in order."""
+        with storage("reading"):
+            return sorted(int(path.stem) for path in self._directory.glob("*.json") if path.stem.isascii() and path.stem.isdigit())
 
     def load(self, serial: int) -> ReleaseRecord | None:
         """The record of a release, or None."""
