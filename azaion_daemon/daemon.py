@@ -32,6 +32,7 @@ from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
+from azaion_daemon.releasing import RollBack, release_facts
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.store.due import TrainingRequest
@@ -111,7 +112,8 @@ class Daemon:
         self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
         self._platform = PlatformClient(settings.api, layout.hardware)
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
-        self._outbox = Outbox(settings.publish, self._ledger, publisher)
+        self._outbox = Outbox(settings.publish, self._ledger, publisher, facts=lambda model: release_facts(model, layout))
+        self._roll_back = RollBack(layout, self._ledger, self._outbox.order, asyncio.Lock())
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._keeper = Keeper(settings.retention, layout, self._ledger, prune=lambda: self._former.prune(self._settings))
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
@@ -233,6 +235,8 @@ class Daemon:
                     wanted = TrainingRequest(id_, min(asked, time.time()), reason)
                     await self._pipeline.space.repeat(lambda: self._trigger.ask(wanted))
                     return {"ok": True, "under_way": None if self._conductor.job is None else self._conductor.job.id}
+                case Request(kind="rollback", arguments={"serial": int(serial), "reason": str(reason)}):
+                    return {"ok": True, "release": await self._roll_back(serial, reason)}
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:

@@ -1,9 +1,12 @@
 """What a consumer does with the two parts, without keeping either: join, decrypt, and see what it is."""
 
+import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
+from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.cipher import Decryptor
 
 
@@ -60,3 +63,17 @@ class Joiner:
             self._model.update(model)
         if self._sink is not None:
             self._sink(model)
+
+
+async def join(cdn: CdnClient, big: str, joiner: Joiner, *, progress: Callable[[int], object] = lambda _: None) -> Joined:
+    """Join a `.big` as it is downloaded; `progress` is told the size of each piece.
+
+    Raises:
+        CipherError: It does not decrypt with this key.
+        NoSuchObjectError, OutsideError: As `CdnClient.download`.
+    """
+    async with aclosing(cdn.download(big)) as chunks:
+        async for chunk in chunks:
+            await asyncio.to_thread(joiner.take, chunk)
+            progress(len(chunk))
+    return await asyncio.to_thread(joiner.finish)

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from azaion_daemon.store.durable import storage, storage_error, write_json
 
@@ -27,6 +27,10 @@ class Published:
     small_size: int
     small_verified: SmallVerified
     published_at: datetime
+
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"published_at": self.published_at.isoformat()}
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class ReleaseRecords:
         """Keep a record, durably."""
         document = asdict(record) | {"small": base64.b64encode(record.small).decode("ascii")}
         if record.published is not None:
-            document["published"]["published_at"] = record.published.published_at.isoformat()
+            document["published"] = record.published.document()
         with storage("writing"):
             write_json(self._path(record.serial), document)
 

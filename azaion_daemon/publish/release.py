@@ -7,7 +7,6 @@ cuts short, the next call with the same serial number finishes.
 
 import asyncio
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError
 from azaion_daemon.publish.cipher import BLOCK_BYTES
 from azaion_daemon.publish.credentials import CdnCredentials, CredentialsSource
-from azaion_daemon.publish.joining import Joined, Joiner
+from azaion_daemon.publish.joining import Joined, Joiner, join
 from azaion_daemon.publish.keys import aes_key
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import ManifestPublisher, check_kept
@@ -191,11 +190,7 @@ class Publisher:
             raise ReleaseError(
                 f"{name} has {size} bytes in the object store; {record.big_size} were uploaded. The next attempt replaces it."
             )
-        joiner = Joiner(key, record.small)
-        async with aclosing(cdn.download(name)) as chunks:
-            async for chunk in chunks:
-                await asyncio.to_thread(joiner.take, chunk)
-        joined = joiner.finish()
+        joined = await join(cdn, name, Joiner(key, record.small))
         if joined.plaintext != record.plaintext_sha256:
             raise ReleaseError(f"{name} in the object store decrypts to something else than was uploaded. The next attempt replaces it.")
         return joined
