@@ -15,6 +15,7 @@ from azaion_daemon.logs import logging_to
 from azaion_daemon.ops.requests import ask
 from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.checking import Outcome, PublishedChecker, verified_manifest
+from azaion_daemon.publish.cipher import CipherError
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.joining import Joiner, join
 from azaion_daemon.publish.keys import aes_key
@@ -27,6 +28,7 @@ from azaion_daemon.settings import PublishSettings, Settings
 from azaion_daemon.store.durable import replacing, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
+from azaion_daemon.store.records import Release
 from azaion_daemon.store.root import identify_root
 
 Progress = Callable[[int, int], object]
@@ -59,10 +61,11 @@ def verify_published(settings: Settings, layout: Layout, public_key: Path | None
         OutsideError: The object store is away or refuses.
     """
     keys, model_key = [_public_key(settings, layout, public_key)], _model_key(settings.publish)
+    last_serial = max((release.serial for release in _releases(layout) if release.state == "published"), default=0)
 
     async def check() -> dict[str, Any]:
         async with _outside(settings, layout) as (cdn, platform):
-            checker = PublishedChecker(settings.publish, cdn, platform, keys, model_key)
+            checker = PublishedChecker(settings.publish, cdn, platform, keys, model_key, last_serial=last_serial)
             checks = await checker.run()
         return {
             "ok": all(check.outcome is not Outcome.FAILED for check in checks),
@@ -123,7 +126,7 @@ def fetch_published(
             name = versioned_name(manifest.name, manifest.serial) + (".encrypted" if encrypted else "")
             file = Path(name) if output is None else output
             with _new_file(file) as target:
-                write = _counting(target.write, manifest, progress)
+                write = _counting(target.write, (manifest.ciphertext if encrypted else manifest.model).size, progress)
                 if encrypted:
                     await _fetch_ciphertext(cdn, manifest, write)
                 else:
@@ -152,10 +155,13 @@ def _new_file(file: Path) -> Iterator[BinaryIO]:
 
 async def _fetch_model(cdn: CdnClient, manifest: Manifest, key: bytes, write: Callable[[bytes], object]) -> None:
     joiner = Joiner(key, manifest.small.held(), padding_bytes=manifest.padding_bytes, sink=write)
-    joined = await join(cdn, manifest.big.name, joiner)
-    if joined.big != manifest.big.sha256:
+    try:
+        model = (await join(cdn, manifest.big.name, joiner)).model
+    except CipherError:
+        model = None
+    if joiner.big != manifest.big.sha256:
         raise _not_signed(manifest)
-    if joined.model != manifest.model.sha256:
+    if model != manifest.model.sha256:
         raise OperatorError(
             f"release {manifest.serial} was encrypted with another model key. Set AZAION_MODEL_KEY to the one of that time."
         )
@@ -178,8 +184,8 @@ def _not_signed(manifest: Manifest) -> ReleaseError:
     )
 
 
-def _counting(write: Callable[[bytes], object], manifest: Manifest, progress: Progress) -> Callable[[bytes], object]:
-    done, total = 0, manifest.ciphertext.size
+def _counting(write: Callable[[bytes], object], total: int, progress: Progress) -> Callable[[bytes], object]:
+    done = 0
 
     def counted(content: bytes) -> None:
         nonlocal done
@@ -200,8 +206,7 @@ def roll_back(layout: Layout, serial: int | None, reason: str) -> str:
     if not 1 <= len(reason) <= _LONGEST_REASON:
         raise OperatorError(f"a reason has between 1 and {_LONGEST_REASON} characters; this one has {len(reason)}")
     identify_root(layout)
-    with closing(Ledger(layout.ledger, read_only=True)) as ledger:
-        releases = ledger.releases()
+    releases = _releases(layout)
     chosen = release_before(releases) if serial is None else published_release(releases, serial)
     answer = ask(layout, "rollback", {"serial": chosen.serial, "reason": reason}, wait_s=_WAIT_S)
     what = f"the model of release {chosen.serial} ({chosen.model_sha256[:12]})"
@@ -213,6 +218,14 @@ def roll_back(layout: Layout, serial: int | None, reason: str) -> str:
     waited = ", ".join(str(one) for one in release["superseded"])
     instead = f" Release {waited}, which waited, is not published any more." if waited else ""
     return f"The current model is now {what}; it is published as release {release['serial']}.{instead} See: azaion-daemon status"
+
+
+def _releases(layout: Layout) -> list[Release]:
+    """What the ledger knows; nothing where there is no ledger, as on a machine that only verifies."""
+    if not layout.ledger.exists():
+        return []
+    with closing(Ledger(layout.ledger, read_only=True)) as ledger:
+        return ledger.releases()
 
 
 def _public_key(settings: Settings, layout: Layout, file: Path | None) -> PublicKey:

@@ -45,13 +45,22 @@ class PublishedChecker:
     """
 
     def __init__(
-        self, settings: PublishSettings, cdn: CdnClient, platform: PlatformClient, keys: Sequence[PublicKey], model_key: bytes
+        self,
+        settings: PublishSettings,
+        cdn: CdnClient,
+        platform: PlatformClient,
+        keys: Sequence[PublicKey],
+        model_key: bytes,
+        *,
+        last_serial: int = 0,
     ) -> None:
+        """`last_serial` is of the newest release that is known to have been published."""
         self._settings = settings
         self._cdn = cdn
         self._platform = platform
         self._keys = keys
         self._model_key = model_key
+        self._last_serial = last_serial
         self.manifest: Manifest | None = None
         """Of the published release, once it was verified."""
 
@@ -96,6 +105,11 @@ class PublishedChecker:
         if manifest.name != self._settings.name:
             return Check(what, Outcome.FAILED, f"it is that of {manifest.name}. Check publish.name and publish.bucket.")
         self.manifest = manifest
+        if manifest.serial < self._last_serial:
+            detail = (
+                f"it is that of release {manifest.serial}; release {self._last_serial} was published from here: somebody shows an old one"
+            )
+            return Check(what, Outcome.FAILED, f"{detail}. Change the uploader's key, then publish again.")
         return Check(what, Outcome.OK, f"release {manifest.serial} of {manifest.created:%Y-%m-%d %H:%M:%SZ}, signed by a trusted key")
 
     async def _versioned_manifest(self, manifest: Manifest, envelope: bytes) -> Check:
@@ -107,18 +121,18 @@ class PublishedChecker:
         )
 
     async def _versioned_big(self, manifest: Manifest, again: str) -> Check:
-        what = manifest.big.name
+        what, joiner = manifest.big.name, self._joiner(manifest, manifest.small.held())
         try:
-            joined = await join(self._cdn, what, self._joiner(manifest, manifest.small.held()))
-        except (NoSuchObjectError, CdnRefusedError, CipherError) as error:
+            wrong = _wrong(await join(self._cdn, what, joiner), manifest)
+        except (NoSuchObjectError, CdnRefusedError) as error:
             return Check(what, Outcome.FAILED, f"{error} {again}")
-        if (joined.big_size, joined.big) != (manifest.big.size, manifest.big.sha256):
-            return Check(what, Outcome.FAILED, f"it has {joined.big_size} bytes, and is not what was signed: it was replaced. {again}")
-        if wrong := _wrong(joined, manifest):
-            return Check(what, Outcome.FAILED, f"{wrong}. Is publish.model_key the one that it was encrypted with? {again}")
-        return Check(
-            what, Outcome.OK, f"{joined.big_size} bytes as signed; joined with its .small it decrypts to the model that was signed"
-        )
+        except CipherError as error:
+            wrong = str(error)
+        if joiner.big != manifest.big.sha256:
+            return Check(what, Outcome.FAILED, f"it is not what was signed: it was replaced. {again}")
+        if wrong:
+            return Check(what, Outcome.FAILED, f"it is what was signed, and yet {wrong} Is AZAION_MODEL_KEY the one of that time?")
+        return Check(what, Outcome.OK, f"{manifest.big.size} bytes as signed; with its .small it decrypts to the model that was signed")
 
     async def _small(self, manifest: Manifest, what: str, again: str) -> tuple[bytes | None, Check]:
         """A `.small` as the platform hands it out, None where it does not."""
@@ -191,7 +205,7 @@ def _wrong(joined: Joined, manifest: Manifest) -> str:
         ("the model", joined.model, manifest.model),
     ):
         if found != signed.sha256:
-            return f"{what} is not what was signed"
+            return f"{what} is another one."
     return ""
 
 

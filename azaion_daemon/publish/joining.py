@@ -44,10 +44,15 @@ class Joiner:
         self._size += len(big)
         self._join(big)
 
+    @property
+    def big(self) -> str:
+        """The digest of the `.big` so far: also where it does not decrypt."""
+        return self._big.hexdigest()
+
     def finish(self) -> Joined:
         """What it was, after the last piece."""
         self._keep(self._decryptor.finish())
-        return Joined(self._big.hexdigest(), self._size, self._ciphertext.hexdigest(), self._plaintext.hexdigest(), self._model.hexdigest())
+        return Joined(self.big, self._size, self._ciphertext.hexdigest(), self._plaintext.hexdigest(), self._model.hexdigest())
 
     def _join(self, ciphertext: bytes) -> None:
         self._ciphertext.update(ciphertext)
