@@ -5,6 +5,7 @@ import hashlib
 import json
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,11 @@ def site(tmp_path: Path, broker: Broker, stream: str, platform_api: PlatformApi,
     return made
 
 
+def release_4_is_published(status: dict[str, Any]) -> bool:
+    last = status["releases"][-1]
+    return (last["serial"], last["state"]) == (4, "published")
+
+
 def taken(site: Site, user: User, store: ObjectStore, last_serial: int = 0) -> tuple[int, bytes]:
     settings = load_settings(site.operator.config)
     consumer = Consumer(str(settings.api.url), user.email, "h", user.password, "the model key", settings.publish.name, region=store.region)
@@ -76,7 +82,7 @@ def test_a_running_daemon_goes_back_and_consumers_get_the_older_model_under_a_ne
         said = roll_back(layout, None, "it sees boats that are not there")
         assert "release 2" in said
         assert "published as release 4" in said
-        daemon.wait_for_status(lambda status: status["releases"][-1]["state"] == "published", "release 4 is published")
+        daemon.wait_for_status(release_4_is_published, "release 4 is published")
         assert daemon.wait_for_event("release.rolled_back")["why"] == "it sees boats that are not there"
         with pytest.raises(OperatorError, match=r"release 9 was never published.*Published are: 1, 2, 3, 4"):
             roll_back(layout, 9, "r")
@@ -93,8 +99,7 @@ def test_without_a_daemon_its_next_start_goes_back_once(site: Site, platform_use
     assert "No daemon is running" in roll_back(Layout(site.root), 1, "r")
     for _ in range(2):
         with site.daemon() as daemon:
-            daemon.wait_for_status(lambda status: status["releases"][-1]["serial"] == 4, "release 4 is ordered")
-            daemon.wait_for_status(lambda status: status["releases"][-1]["state"] == "published", "release 4 is published")
+            daemon.wait_for_status(release_4_is_published, "release 4 is published")
     assert taken(site, platform_user, object_store, last_serial=3) == (4, b"one")
     with closing(Ledger(Layout(site.root).ledger, read_only=True)) as ledger:
         assert [release.serial for release in ledger.releases()] == [1, 2, 3, 4]

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ import pytest
 from azaion_daemon.errors import DiskFullError, RootError, StorageError
 from azaion_daemon.store.durable import (
     FilesystemSync,
+    copy_durably,
     exclusive_lock,
     fsync_directory,
     lock_holder,
     remove_temporaries,
     replace_atomically,
     replace_durably,
+    replacing,
     storage,
     write_json,
     write_new,
@@ -160,3 +163,24 @@ def test_a_temporary_that_vanishes_while_temporaries_are_removed_is_no_failure(t
     listed[0].rename(tmp_path / "whole")
     remove_temporaries(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_file_that_an_error_cuts_short_is_as_it_was_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"before")
+    with suppress(ZeroDivisionError), replacing(tmp_path / "f", mode=0o600) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"before")]
+    with replacing(tmp_path / "f", mode=0o600) as file:
+        file.write(b"after")
+        assert (tmp_path / "f").read_bytes() == b"before"
+    assert (tmp_path / "f").read_bytes() == b"after"
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o600
+
+
+def test_a_copy_is_another_file_with_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "target").write_bytes(b"before")
+    copy_durably(tmp_path / "source", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == b"x" * 3_000_000
+    assert (tmp_path / "target").stat().st_ino != (tmp_path / "source").stat().st_ino
