@@ -117,7 +117,7 @@ async def test_the_outbox_publishes_under_the_next_free_serial_of_a_ledger_that_
     released = asyncio.Event()
 
     class Watched:
-        async def publish(self, model: Path, serial: int, facts: ReleaseFacts):  # type: ignore[no-untyped-def] # noqa: ANN202
+        async def publish(self, model: Path, serial: int, facts: ReleaseFacts, **_: object):  # type: ignore[no-untyped-def] # noqa: ANN202
             async with world.client() as client:
                 done = await world.publisher(client).publish(model, serial, facts)
             released.set()

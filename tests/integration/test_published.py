@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from azaion_daemon.cli.published import fetch, key, rollback, verify
 from azaion_daemon.ops.published import render_verify
 from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.credentials import CdnCredentials, parse_credentials
-from azaion_daemon.publish.manifest import ReleaseFacts, sign
+from azaion_daemon.publish.joining import Joiner
+from azaion_daemon.publish.keys import aes_key
+from azaion_daemon.publish.manifest import Content, Manifest, Part, ReleaseFacts, SmallPart, sign, versioned_manifest
 from azaion_daemon.publish.manifest import verify as verified
 from azaion_daemon.publish.names import PartNames
+from azaion_daemon.publish.packing import BigPart, padding, small_part
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.publish.signing import SigningKey, SigningKeys
@@ -177,7 +181,7 @@ def test_a_release_has_a_manifest_under_both_names_and_a_consumer_needs_nothing_
     content = place.publish(1)
     current = place.get(f"{place.name}.manifest.json")
     versioned = PartNames.versioned(place.name, 1)
-    assert place.get(f"{versioned.big.removesuffix('.big')}.manifest.json") == current
+    assert place.get(versioned_manifest(place.name, 1)) == current
     manifest = verified(current, [SigningKeys(place.layout, None).public()])
     assert (manifest.serial, manifest.name, manifest.big.name, manifest.small.name) == (1, place.name, versioned.big, versioned.small)
     assert (manifest.job, manifest.dataset_id, manifest.metrics, manifest.input_shape) == ("j", "d", {"map50": 0.9}, (2, 3, 64, 64))
@@ -256,12 +260,11 @@ def forge_manifest(place: Place) -> None:
 
 
 def show_the_old_manifest(place: Place) -> None:
-    old = PartNames.versioned(place.name, 1).big.replace(".big", ".manifest.json")
-    place.put(f"{place.name}.manifest.json", place.get(old))
+    place.put(f"{place.name}.manifest.json", place.get(versioned_manifest(place.name, 1)))
 
 
 def pretend_a_release_7(place: Place) -> None:
-    place.put(PartNames.versioned(place.name, 7).big.replace(".big", ".manifest.json"), place.get(f"{place.name}.manifest.json"))
+    place.put(versioned_manifest(place.name, 7), place.get(f"{place.name}.manifest.json"))
 
 
 @pytest.mark.parametrize(
@@ -299,11 +302,48 @@ def test_a_manifest_below_what_this_root_has_published_is_an_old_one(place: Plac
     assert "release 2 was published from here: somebody shows an old one" in result.stdout
 
 
+def sign_by_hand(place: Place, content: bytes) -> None:
+    """Publish anything as release 1, as somebody would who has every key."""
+    names, file, model_key = PartNames.versioned(place.name, 1), place.file(1, content), aes_key(MODEL_KEY)
+    small = small_part(model_key)
+    with BigPart(file, model_key, small) as big:
+        ciphertext = big.readall()
+    joiner = Joiner(model_key, small, padding_bytes=len(padding(len(content))))
+    joiner.take(ciphertext)
+    joined = joiner.finish()
+    manifest = Manifest(
+        name=place.name,
+        serial=1,
+        created=datetime.now(UTC),
+        bucket="models",
+        folder="models",
+        small=SmallPart.of(names.small, small),
+        big=Part(name=names.big, sha256=joined.big, size=len(ciphertext)),
+        ciphertext=Content(sha256=joined.ciphertext, size=len(small) + len(ciphertext)),
+        plaintext=Content(sha256=joined.plaintext, size=len(padding(len(content))) + len(content)),
+        model=Content(sha256=joined.model, size=len(content)),
+    )
+    envelope = sign(manifest, SigningKeys(place.layout, None).load_or_make())
+    for name in (f"{place.name}.manifest.json", versioned_manifest(place.name, 1)):
+        place.put(name, envelope)
+    for parts in (names, PartNames.current(place.name)):
+        place.put(parts.big, ciphertext)
+        place.platform_api.resources.write("models", parts.small, small)
+
+
 def test_a_model_that_does_not_load_is_named(place: Place) -> None:
-    place.publish(1, b"no model" * 5000)
+    sign_by_hand(place, b"no model" * 5000)
     result = place.run("verify", "--json")
     assert result.exit_code == 1
     assert {what for what, outcome in place.checks(result).items() if outcome == "failed"} == {"ONNX Runtime"}
+
+
+def test_a_model_of_other_shapes_than_were_signed_is_named(place: Place) -> None:
+    place.publish(1, model_that_sees([], output=(4, 300, 6)))
+    result = place.run("verify", "--json")
+    assert result.exit_code == 1
+    assert {what for what, outcome in place.checks(result).items() if outcome == "failed"} == {"ONNX Runtime"}
+    assert "the manifest says (2, 300, 6)" in place.words(result)
 
 
 def test_a_small_of_another_release_goes_with_any_big_and_that_is_said(place: Place) -> None:

@@ -25,6 +25,12 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Model
 from tests.harness import Site
+from tests.integration.test_sandbox_world import model_that_sees
+
+
+def model_called(name: str) -> bytes:
+    """A model with a doc_string, so that each is another one."""
+    return model_that_sees([]) + bytes([0x32, len(name)]) + name.encode()
 
 
 @pytest.fixture
@@ -50,7 +56,7 @@ def site(tmp_path: Path, broker: Broker, stream: str, platform_api: PlatformApi,
         for name in ("one", "two", "three"):
             kept = layout.models / name / "azaion.onnx"
             kept.parent.mkdir()
-            kept.write_bytes(name.encode() * 5000)
+            kept.write_bytes(model_called(name))
             digest = hashlib.sha256(kept.read_bytes()).hexdigest()
             ledger.put_current_model(Model(digest, None, None, {"map50": 0.5, "map50_95": 0.4}, str(kept), current=True, created=1.0))
             serial = ledger.add_release(digest).serial
@@ -69,14 +75,14 @@ def taken(site: Site, user: User, store: ObjectStore, last_serial: int = 0) -> t
     settings = load_settings(site.operator.config)
     consumer = Consumer(str(settings.api.url), user.email, "h", user.password, "the model key", settings.publish.name, region=store.region)
     found = consumer.download_signed(SigningKeys(Layout(site.root), None).public().pem.encode(), last_serial=last_serial)
-    return found.serial, found.onnx[: len(found.onnx) // 5000]
+    return found.serial, found.onnx
 
 
 def test_a_running_daemon_goes_back_and_consumers_get_the_older_model_under_a_new_serial(
     site: Site, platform_user: User, object_store: ObjectStore
 ) -> None:
     layout = Layout(site.root)
-    assert taken(site, platform_user, object_store) == (3, b"three")
+    assert taken(site, platform_user, object_store) == (3, model_called("three"))
     with site.daemon() as daemon:
         daemon.wait_for_status(lambda status: status["state"] == "running", "the daemon runs")
         said = roll_back(layout, None, "it sees boats that are not there")
@@ -91,8 +97,8 @@ def test_a_running_daemon_goes_back_and_consumers_get_the_older_model_under_a_ne
             roll_back(layout, None, "further back")
         current = daemon.wait_for_status(lambda _: True, "a status")["models"]["current"]
         assert current["sha256"] == hashlib.sha256(layout.onnx.read_bytes()).hexdigest()
-    assert layout.onnx.read_bytes() == b"two" * 5000
-    assert taken(site, platform_user, object_store, last_serial=3) == (4, b"two")
+    assert layout.onnx.read_bytes() == model_called("two")
+    assert taken(site, platform_user, object_store, last_serial=3) == (4, model_called("two"))
 
 
 def test_without_a_daemon_its_next_start_goes_back_once(site: Site, platform_user: User, object_store: ObjectStore) -> None:
@@ -100,7 +106,7 @@ def test_without_a_daemon_its_next_start_goes_back_once(site: Site, platform_use
     for _ in range(2):
         with site.daemon() as daemon:
             daemon.wait_for_status(release_4_is_published, "release 4 is published")
-    assert taken(site, platform_user, object_store, last_serial=3) == (4, b"one")
+    assert taken(site, platform_user, object_store, last_serial=3) == (4, model_called("one"))
     with closing(Ledger(Layout(site.root).ledger, read_only=True)) as ledger:
         assert [release.serial for release in ledger.releases()] == [1, 2, 3, 4]
     assert not [file for file in (site.root / "state" / "requests").iterdir() if "rollback" in json.loads(file.read_text()).values()]
