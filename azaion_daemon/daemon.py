@@ -30,12 +30,13 @@ from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
-from azaion_daemon.orders import TRAININGS, carry_out, jobs_document
+from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model, jobs_document
 from azaion_daemon.outbox import Outbox
 from azaion_daemon.promoting import Promoter
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
+from azaion_daemon.releasing import RollBack, release_facts
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.store.layout import Layout
@@ -114,7 +115,7 @@ class Daemon:
         self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
         self._platform = PlatformClient(settings.api, layout.hardware)
         publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
-        self._outbox = Outbox(settings.publish, self._ledger, publisher)
+        self._outbox = Outbox(settings.publish, self._ledger, publisher, facts=lambda model: release_facts(model, layout))
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._keeper = Keeper(
             settings.retention,
@@ -139,6 +140,7 @@ class Daemon:
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
+        self._roll_back = RollBack(layout, self._ledger, self._outbox.order, self._conductor.installer.lock)
         self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
         self._gpus = GpuWatch(gpus, layout, lambda: [one.job.id for one in self._conductor.under_way])
         self._inbox = inbox
@@ -246,10 +248,10 @@ class Daemon:
                     return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
                 case Request(kind="index_check", arguments={"deep": bool(deep), "repair": bool(repair)}):
                     return {"ok": True, "report": await self._check(deep=deep, repair=repair)}
-                case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
-                    return {"ok": True, "said": await self._promoter.promote(sha256, reason)}
                 case Request(kind=kind) if kind in TRAININGS:
                     return await carry_out(request, self._trigger, self._conductor, self._pipeline.space)
+                case Request(kind=kind) if kind in MODELS:
+                    return await change_model(request, self._promoter, self._roll_back)
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:

@@ -118,6 +118,13 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "release.started": ("info", "A model is being encrypted and uploaded."),
     "release.part_uploaded": ("info", "A part is stored and verified."),
     "release.verified": ("info", "What consumers download was joined, decrypted and compared."),
+    "release.manifest": ("info", "The signed manifest of a release is stored; `key` is the id of the public key to verify it with."),
+    "release.manifest_unknown": (
+        "warning",
+        "A manifest in the object store was not signed with our key: its serial number counts, unless it is absurd.",
+    ),
+    "release.serial_raised": ("warning", "A release was given another serial number, since its own is not above what was published."),
+    "release.rolled_back": ("warning", "An operator has an older model published again, because of `why`; it is the current one now."),
     "release.published": ("info", "A release is complete."),
     "release.waiting": ("warning", "A release waits for what `why` says."),
     "platform.login": ("info", "A login at the platform succeeded."),

@@ -8,6 +8,8 @@ from azaion_daemon.conductor import Conductor, UnderWay
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.ops.job_status import job_document, under_way_document
 from azaion_daemon.ops.requests import Request, wishes_of
+from azaion_daemon.promoting import Promoter
+from azaion_daemon.releasing import RollBack
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision
@@ -15,6 +17,8 @@ from azaion_daemon.triggering import Trigger
 
 TRAININGS = frozenset({"train_now", "train_cancel", "promote", "reject"})
 """The kinds of requests that concern trainings."""
+MODELS = frozenset({"promote_model", "rollback"})
+"""Those that concern which model is the current one."""
 _SHOWN_JOBS = 10
 
 
@@ -35,6 +39,21 @@ async def carry_out(request: Request, trigger: Trigger, conductor: Conductor, sp
             return {"ok": True, "said": await conductor.overrule(job, Decision.ACCEPTED, reason)}
         case Request(kind="reject", arguments={"job": str(job), "reason": str(reason)}):
             return {"ok": True, "said": await conductor.overrule(job, Decision.REJECTED, reason)}
+        case _:
+            return {"ok": False, "error": f"this daemon does not understand the request {request.kind} {sorted(request.arguments)}"}
+
+
+async def change_model(request: Request, promoter: Promoter, roll_back: RollBack) -> dict[str, Any]:
+    """Carry out one that concerns which model is the current one. Returns the answer.
+
+    Raises:
+        OperatorError: It cannot be done.
+    """
+    match request:
+        case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
+            return {"ok": True, "said": await promoter.promote(sha256, reason)}
+        case Request(kind="rollback", arguments={"serial": int(serial), "reason": str(reason)}):
+            return {"ok": True, "release": await roll_back(serial, reason)}
         case _:
             return {"ok": False, "error": f"this daemon does not understand the request {request.kind} {sorted(request.arguments)}"}
 

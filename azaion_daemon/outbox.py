@@ -14,10 +14,12 @@ from typing import Never, Protocol
 
 from azaion_daemon.errors import AzaionError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
+from azaion_daemon.publish.manifest import ReleaseFacts
+from azaion_daemon.publish.manifesting import SerialUsedError
 from azaion_daemon.publish.record import Published
 from azaion_daemon.settings import PublishSettings
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Release
+from azaion_daemon.store.records import Model, Release
 from azaion_daemon.training.jobs import JobState, advance
 
 log = get_logger(__name__)
@@ -29,7 +31,7 @@ _LONGEST_PAUSE_S = 3600.0
 class Publishes(Protocol):
     """Who brings a model to consumers."""
 
-    async def publish(self, model: Path, serial: int) -> Published:
+    async def publish(self, model: Path, serial: int, facts: ReleaseFacts) -> Published:
         """Publish a model under a serial; calling it again finishes what was cut short."""
         ...
 
@@ -38,12 +40,20 @@ class Outbox:
     """Publishes what the ledger says is waiting, one release at a time."""
 
     def __init__(
-        self, settings: PublishSettings, ledger: LedgerThread, publisher: Publishes, *, clock: Callable[[], float] = time.time
+        self,
+        settings: PublishSettings,
+        ledger: LedgerThread,
+        publisher: Publishes,
+        *,
+        facts: Callable[[Model], ReleaseFacts],
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        """`facts` looks up what is known of a model; it may block."""
         self._settings = settings
         self._call = ledger
         self._ledger = ledger.ledger
         self._publisher = publisher
+        self._facts = facts
         self._clock = clock
         self._due = asyncio.Event()
 
@@ -73,7 +83,12 @@ class Outbox:
         """Publish a release; why it failed, or None."""
         model = next(model for model in await self._call(self._ledger.models) if model.sha256 == release.model_sha256)
         try:
-            published = await self._publisher.publish(Path(model.path), release.serial)
+            facts = await asyncio.to_thread(self._facts, model)
+            published = await self._publisher.publish(Path(model.path), release.serial, facts)
+        except SerialUsedError as error:
+            raised = await self._call(self._ledger.serials.raise_above, release.serial, error.highest, error.why)
+            log.warning("release.serial_raised", serial=release.serial, to=raised, why=error.why)
+            return None
         except AzaionError as error:
             raise_if_disk_failed(error)
             return str(error)

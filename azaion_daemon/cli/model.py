@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from azaion_daemon.cli.common import Commands, config_option
+from azaion_daemon.cli.published import fetch, key, rollback, verify
 
 
 @click.group(cls=Commands)
@@ -73,3 +74,7 @@ def reject_model(config: Path, job: str, reason: str) -> None:
     from azaion_daemon.store.layout import Layout
 
     click.echo(reject(Layout.of(load_settings(config).directories), job, reason), err=True)
+
+
+for _command in (key, verify, fetch, rollback):
+    model.add_command(_command)

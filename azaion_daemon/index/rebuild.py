@@ -11,6 +11,7 @@ from azaion_daemon.errors import OperatorError
 from azaion_daemon.index.build import IndexReport, index_tree
 from azaion_daemon.index.judged import newest_judged, restore_judged
 from azaion_daemon.index.records import read_datasets, read_models
+from azaion_daemon.index.releases import read_releases
 from azaion_daemon.index.rows import Source
 from azaion_daemon.index.takeover import import_position, known_classes, refuse_start
 from azaion_daemon.settings import Settings
@@ -22,7 +23,7 @@ from azaion_daemon.store.root import install_ledger, lock_root, open_root
 from azaion_daemon.training.jobs import JobDirectory
 
 NOT_RESTORED = (
-    "the history of jobs and releases, except which dataset was trained on last; and the audit",
+    "the history of jobs, except which dataset was trained on last; releases that were not begun; and the audit",
     "which messages were applied before: a Created that the producer sends once more counts as new",
     "who drew an annotation and when, and its place in its media",
     "the media of annotations that no dataset holds; beside media that have sides of the split, they go to train",
@@ -42,6 +43,8 @@ class RebuildReport:
     models: int
     current: str | None
     """The SHA-256 of the current model."""
+    releases: int
+    """Releases whose serial numbers are not given again."""
     trained_on: str | None
     """The dataset that the trigger counts from; None when no dataset of any model is left, so that everything counts as changed."""
     changed_since: int | None
@@ -74,6 +77,7 @@ def rebuild(
         say("Reading datasets and models")
         datasets, (models, unreadable) = read_datasets(layout), read_models(layout)
         judged, not_read = newest_judged(layout, models)
+        releases, unread_releases = read_releases(layout, models)
         reports: list[IndexReport] = []
         changed: list[int] = []
 
@@ -89,6 +93,7 @@ def rebuild(
             for model in models:
                 ledger.put_model(model)
             import_position(ledger, settings.stream.name, first, "the ledger was made anew", base=base)
+            ledger.serials.restore(releases)
             if judged is not None:
                 changed.append(restore_judged(ledger, judged, last))
 
@@ -99,10 +104,11 @@ def rebuild(
         media=len(datasets.sides),
         models=len(models),
         current=next((model.sha256 for model in models if model.current), None),
+        releases=len(releases),
         contradictions=datasets.contradictions,
         trained_on=None if judged is None else judged.dataset,
         changed_since=changed[0] if changed else None,
-        unreadable=[*datasets.unreadable, *unreadable, *not_read],
+        unreadable=[*datasets.unreadable, *unreadable, *not_read, *unread_releases],
         old_ledger=None if old is None else str(old),
     )
 

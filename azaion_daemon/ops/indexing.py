@@ -76,6 +76,7 @@ def rebuild_document(report: RebuildReport) -> dict[str, Any]:
         "media_lost": report.index.media_lost,
         "models": report.models,
         "current": report.current,
+        "releases": report.releases,
         "trained_on": report.trained_on,
         "changed_since": report.changed_since,
         "contradictions": report.contradictions[:NAMED],
@@ -88,7 +89,7 @@ def rebuild_document(report: RebuildReport) -> dict[str, Any]:
 def render_rebuild(report: RebuildReport, settings: Settings) -> str:
     """What a new ledger holds, for people."""
     lines = render_index(report.index)
-    lines.append(f"Restored: the sides of {report.media:,} media, {report.models} models.")
+    lines.append(f"Restored: the sides of {report.media:,} media, {report.models} models, {report.releases} releases.")
     lines += _listed(report.contradictions, "sides contradict an earlier dataset, which counts: a manifest is damaged or was edited")
     lines += _listed(report.unreadable, "records cannot be read")
     if report.trained_on is None:

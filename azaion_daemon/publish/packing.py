@@ -48,10 +48,11 @@ def padding(model_size: int) -> bytes:
 
 @dataclass(frozen=True)
 class ModelDigests:
-    """SHA-256 in hexadecimal: of a model, and of the plaintext that it becomes by its padding."""
+    """SHA-256 in hexadecimal: of a model, and of the plaintext that it becomes by its padding. `size` is the model's, in bytes."""
 
     model: str
     plaintext: str
+    size: int
 
 
 def model_digests(model: Path) -> ModelDigests:
@@ -62,12 +63,13 @@ def model_digests(model: Path) -> ModelDigests:
     """
     chunk = bytearray(_CHUNK_BYTES)
     with storage("reading"), model.open("rb", buffering=0) as file:
-        bare, padded = hashlib.sha256(), hashlib.sha256(padding(os.fstat(file.fileno()).st_size))
+        model_size = os.fstat(file.fileno()).st_size
+        bare, padded = hashlib.sha256(), hashlib.sha256(padding(model_size))
         while size := file.readinto(chunk):
             piece = memoryview(chunk)[:size]
             bare.update(piece)
             padded.update(piece)
-    return ModelDigests(bare.hexdigest(), padded.hexdigest())
+    return ModelDigests(bare.hexdigest(), padded.hexdigest(), model_size)
 
 
 def small_part(key: bytes, iv: bytes | None = None) -> bytes:

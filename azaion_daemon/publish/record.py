@@ -2,10 +2,10 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from azaion_daemon.store.durable import storage, storage_error, write_json
 
@@ -28,6 +28,10 @@ class Published:
     small_verified: SmallVerified
     published_at: datetime
 
+    def document(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"published_at": self.published_at.isoformat()}
+
 
 @dataclass(frozen=True)
 class ReleaseRecord:
@@ -43,6 +47,15 @@ class ReleaseRecord:
     small: bytes
     ciphertext_sha256: str | None = None
     published: Published | None = None
+    model_size: int | None = None
+    big_sha256: str | None = None
+    """As `ciphertext_sha256`."""
+    manifest: str | None = None
+    """The envelope, from before it is first put to the end: what is signed does not change when it is done again."""
+
+    def with_manifest(self, envelope: str) -> "ReleaseRecord":
+        """The same, with what was signed."""
+        return replace(self, manifest=envelope)
 
 
 class ReleaseRecords:
@@ -54,6 +67,11 @@ class ReleaseRecords:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+
+    def serials(self) -> list[int]:
+        """The serial numbers that there is a record of, in order."""
+        with storage("reading"):
+            return sorted(int(path.stem) for path in self._directory.glob("*.json") if path.stem.isascii() and path.stem.isdigit())
 
     def load(self, serial: int) -> ReleaseRecord | None:
         """The record of a release, or None."""
@@ -72,7 +90,7 @@ class ReleaseRecords:
         """Keep a record, durably."""
         document = asdict(record) | {"small": base64.b64encode(record.small).decode("ascii")}
         if record.published is not None:
-            document["published"]["published_at"] = record.published.published_at.isoformat()
+            document["published"] = record.published.document()
         with storage("writing"):
             write_json(self._path(record.serial), document)
 

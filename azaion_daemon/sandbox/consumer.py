@@ -4,6 +4,7 @@ It shares no code with what publishes.
 """
 
 import ast
+import base64
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from botocore.config import Config
 from numpy.typing import NDArray
 from PIL import Image
 
-from azaion_daemon.sandbox import formulas
+from azaion_daemon.sandbox import formulas, signed
 from azaion_daemon.sandbox.processes import SandboxError
 from azaion_daemon.sandbox.scenes import Box, Scene, overlap
 
@@ -51,6 +52,14 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class SignedModel:
+    """A model that somebody who is trusted vouches for."""
+
+    serial: int
+    onnx: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Consumer:
     """A device in the field: a user of the platform with its hardware, and the key that all consumers share."""
 
@@ -69,20 +78,48 @@ class Consumer:
         Raises:
             SandboxError: A part cannot be had, or the parts do not decrypt.
         """
+        small, cdn_yaml = self._resources((self.bucket, f"{self.name}.small"), ("", "cdn.yaml"))
+        return self._decrypt(small + self._object(yaml.safe_load(cdn_yaml), f"{self.name}.big"))
+
+    def download_signed(self, public_key: bytes, *, last_serial: int = 0) -> SignedModel:
+        """The published model by its signed manifest, which is believed for this public key (PEM) alone.
+
+        A serial number below `last_serial`, of the last one that was taken, is refused: somebody shows an old release.
+
+        Raises:
+            SandboxError: A part cannot be had, or is not what was signed.
+        """
+        (cdn_yaml,) = self._resources(("", "cdn.yaml"))
+        cdn = yaml.safe_load(cdn_yaml)
+        manifest = signed.open_manifest(self._object(cdn, f"{self.name}.manifest.json"), public_key)
+        if manifest["name"] != self.name or manifest["serial"] < last_serial:
+            raise SandboxError(f"the manifest is of release {manifest['serial']} of {manifest['name']}; {last_serial} was there before")
+        small = base64.b64decode(manifest["small"]["content"])
+        big = self._object(cdn, manifest["big"]["name"])
+        for what, content in (("small", small), ("big", big), ("ciphertext", small + big)):
+            signed.compare(manifest, what, content)
+        plaintext = self._decrypt(small + big)
+        signed.compare(manifest, "plaintext", plaintext)
+        onnx = plaintext[len(plaintext) - manifest["model"]["size"] :]
+        signed.compare(manifest, "model", onnx)
+        return SignedModel(manifest["serial"], onnx)
+
+    def _decrypt(self, ciphertext: bytes) -> bytes:
+        try:
+            return formulas.decrypt(ciphertext, self.model_key)
+        except ValueError as error:
+            raise SandboxError(f"{self.name} does not decrypt with the model key ({len(ciphertext)} bytes)") from error
+
+    def _resources(self, *wanted: tuple[str, str]) -> list[bytes]:
+        """Files of the platform, by folder and name."""
         with httpx.Client(base_url=self.api_url, timeout=_TIMEOUT_S) as platform:
             try:
                 answer = platform.post("/login", json={"email": self.email, "password": self.password})
                 answer.raise_for_status()
                 platform.headers["Authorization"] = f"Bearer {answer.json()['token']}"
-                small = self._resource(platform, self.bucket, f"{self.name}.small")
-                cdn = yaml.safe_load(self._resource(platform, "", "cdn.yaml"))
+                return [self._resource(platform, folder, name) for folder, name in wanted]
             except httpx.HTTPError as error:
                 raise SandboxError(f"the consumer gets no answer from the platform: {error}") from error
-        big = self._big(cdn)
-        try:
-            return formulas.decrypt(small + big, self.model_key)
-        except ValueError as error:
-            raise SandboxError(f"{self.name} does not decrypt with the model key ({len(small)} + {len(big)} bytes)") from error
 
     def _resource(self, platform: httpx.Client, folder: str, name: str) -> bytes:
         body = {"password": self.password, "hardware": self.hardware, "fileName": name}
@@ -91,7 +128,7 @@ class Consumer:
             raise SandboxError(f"the platform does not give {name} to the consumer: {answer.status_code} {answer.text}")
         return formulas.decrypt(answer.content, formulas.api_key(self.email, self.password, self.hardware))
 
-    def _big(self, cdn: dict[str, str]) -> bytes:
+    def _object(self, cdn: dict[str, str], key: str) -> bytes:
         client = botocore.session.get_session().create_client(
             "s3",
             region_name=self.region,
@@ -101,9 +138,9 @@ class Consumer:
             config=Config(s3={"addressing_style": "path"}, response_checksum_validation="when_required"),
         )
         try:
-            content: bytes = client.get_object(Bucket=self.bucket, Key=f"{self.name}.big")["Body"].read()
+            content: bytes = client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
         except (botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError) as error:
-            raise SandboxError(f"the consumer cannot download {self.name}.big from {cdn['host']}: {error}") from error
+            raise SandboxError(f"the consumer cannot download {key} from {cdn['host']}: {error}") from error
         finally:
             client.close()
         return content

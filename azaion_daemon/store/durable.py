@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from azaion_daemon.errors import DiskFullError, RootError, StorageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _TEMPORARY = ".tmp"
+_COPY_BYTES = 1 << 20
 _LOCK_TRIES = 4
 _LOCK_PAUSE_S = 0.05
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,14 +67,18 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             view = view[file.write(view) :]
 
 
-def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Put a whole file in the place of another, durably. The temporary name is hidden and lies in the same directory."""
+@contextmanager
+def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file that takes the place of another, durably, when the context ends; left by an error, nothing has changed.
+
+    The temporary name is hidden and lies in the same directory.
+    """
     temporary = _temporary(path)
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)  # the umask must not decide about secrets
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -83,18 +88,16 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
         raise
 
 
+def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Put a whole file in the place of another, durably."""
+    with replacing(path, mode=mode) as file:
+        file.write(content)
+
+
 def copy_durably(source: Path, target: Path) -> None:
-    """As `replace_durably`, with the content of another file, however large."""
-    temporary = _temporary(target)
-    try:
-        shutil.copyfile(source, temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        fsync_directory(target.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Put a copy of a file in the place of another, durably, in constant memory."""
+    with source.open("rb") as original, replacing(target) as copy:
+        shutil.copyfileobj(original, copy, _COPY_BYTES)
 
 
 def replace_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:

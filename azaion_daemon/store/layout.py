@@ -155,6 +155,16 @@ class Layout:
         return self.state / "hardware.txt"
 
     @property
+    def signing_key(self) -> Path:
+        """The private key that manifests are signed with, unless the operator names a file."""
+        return self.state / "signing.pem"
+
+    @property
+    def signing_public_key(self) -> Path:
+        """Its public key. Where this is, there must be the private one."""
+        return self.state / "signing.pub.pem"
+
+    @property
     def releases(self) -> Path:
         """Work files of releases: encrypted parts before they are uploaded."""
         return self.state / "releases"

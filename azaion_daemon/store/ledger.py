@@ -21,6 +21,7 @@ from azaion_daemon.store.database import create_database, open_database, read_da
 from azaion_daemon.store.due import IMAGE_LOST, DueTables, note_change, write_job
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.records import Annotation, AuditEntry, Job, Model, Outline, Position, Release, ReleaseState
+from azaion_daemon.store.serials import SerialTable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -96,6 +97,8 @@ class Ledger:
         self._db = read_database(path) if read_only else open_database(path)
         self.due = DueTables(self._db, clock)
         """What says when a training is due."""
+        self.serials = SerialTable(self._db, clock)
+        """What becomes of serial numbers when the ordinary is not enough."""
 
     @classmethod
     def create(cls, path: Path) -> None:

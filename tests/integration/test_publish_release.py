@@ -19,10 +19,11 @@ from pydantic import HttpUrl, SecretStr
 from azaion_daemon.errors import AzaionError, OutsideError, ReleaseError
 from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError
 from azaion_daemon.publish.credentials import CdnCredentials, parse_credentials
+from azaion_daemon.publish.names import PartNames
 from azaion_daemon.publish.packing import PADDING, SMALL_BYTES
 from azaion_daemon.publish.platform import LoginRefusedError, PlatformClient, RetryRule
 from azaion_daemon.publish.record import ReleaseRecords
-from azaion_daemon.publish.release import ModelKeyMissingError, PartNames, Publisher
+from azaion_daemon.publish.release import ModelKeyMissingError, Publisher
 from azaion_daemon.sandbox import formulas
 from azaion_daemon.sandbox.object_store import ObjectStore
 from azaion_daemon.sandbox.platform_api import PlatformApi

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from azaion_daemon.store.durable import (
     remove_temporaries,
     replace_atomically,
     replace_durably,
+    replacing,
     storage,
     write_json,
     write_new,
@@ -172,3 +174,16 @@ def test_a_copy_is_whole_or_not_there(tmp_path: Path) -> None:
     copy_durably(tmp_path / "source", tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == b"new" * 1000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+
+
+def test_a_file_that_an_error_cuts_short_is_as_it_was_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"before")
+    with suppress(ZeroDivisionError), replacing(tmp_path / "f", mode=0o600) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("f", b"before")]
+    with replacing(tmp_path / "f", mode=0o600) as file:
+        file.write(b"after")
+        assert (tmp_path / "f").read_bytes() == b"before"
+    assert (tmp_path / "f").read_bytes() == b"after"
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o600

@@ -15,6 +15,7 @@ from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import OperatorError, RootError, StorageError
 from azaion_daemon.index.rebuild import RebuildReport, rebuild
 from azaion_daemon.ops.indexing import render_rebuild
+from azaion_daemon.publish.record import Published, ReleaseRecord, ReleaseRecords
 from azaion_daemon.sandbox.scenes import write_classes
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.durable import exclusive_lock
@@ -322,4 +323,34 @@ def test_while_a_worker_lives_its_job_is_not_forgotten(layout: Layout) -> None:
         remake(layout)
     assert layout.ledger.read_bytes() == before
     _, ledger = remake(layout)  # it has ended
+    ledger.close()
+
+
+def keep_record(layout: Layout, serial: int, model: str, *, published: bool) -> None:
+    done = Published(serial, model, "p", "c", 1, 1, "downloaded", AT) if published else None
+    ReleaseRecords(layout.releases).save(ReleaseRecord(serial, model, "p", 1, b"small", published=done))
+
+
+def test_serial_numbers_go_on_above_those_that_were_given(layout: Layout) -> None:
+    keep_record(layout, 3, "a" * 64, published=True)
+    keep_record(layout, 12, "b" * 64, published=False)
+    (layout.releases / "13.json").write_text("{")
+    report, ledger = remake(layout)
+    assert [(one.serial, one.model_sha256[:1], one.state) for one in ledger.releases()] == [
+        (3, "a", "published"), (12, "b", "superseded"), (13, "", "superseded"),
+    ]  # fmt: skip
+    assert ledger.releases()[0].changed == AT.timestamp()
+    assert ledger.add_release("c" * 64).serial == 14
+    assert report.releases == 3
+    assert any(what.startswith("releases/13.json") for what in report.unreadable)
+    assert "3 releases" in render_rebuild(report, settings_of(layout))
+    ledger.close()
+
+
+def test_a_release_of_the_current_model_that_was_under_way_goes_on(layout: Layout) -> None:
+    layout.onnx.write_bytes(b"onnx")
+    keep_record(layout, 4, hashlib.sha256(b"onnx").hexdigest(), published=False)
+    _, ledger = remake(layout)
+    assert [(one.serial, one.state) for one in ledger.releases()] == [(4, "waiting")]
+    assert ledger.releases()[0].model_sha256 in {model.sha256 for model in ledger.models()}
     ledger.close()

@@ -1,0 +1,126 @@
+"""What a release is of: what its manifest says of the model, and an older model that an operator wants published again."""
+
+import asyncio
+import hashlib
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from azaion_daemon import __version__
+from azaion_daemon.errors import DiskFullError, OperatorError, TrainingError
+from azaion_daemon.logs import get_logger
+from azaion_daemon.publish.manifest import ReleaseFacts
+from azaion_daemon.publish.rollback import published_release
+from azaion_daemon.store.durable import copy_durably, storage
+from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.ledger import LedgerThread
+from azaion_daemon.store.records import Model
+from azaion_daemon.training.jobs import JobDirectory, JobResult, Phase
+
+log = get_logger(__name__)
+
+
+def release_facts(model: Model, layout: Layout) -> ReleaseFacts:
+    """What is known of a model: from the ledger, the result that is kept beside it, and its job as long as that is there. Blocking."""
+    result = _result(Path(model.path).parent)
+    metrics = {name: float(value) for name, value in model.metrics.items() if isinstance(value, int | float) and math.isfinite(value)}
+    shapes = {} if model.job is None else _shapes(layout.jobs / model.job)
+    return ReleaseFacts(
+        job=model.job,
+        dataset_id=model.dataset_id,
+        metrics=metrics,
+        versions={"azaion-daemon": __version__, **({} if result is None else result.versions)},
+        input_shape=_shape(shapes.get("input")),
+        output_shape=_shape(shapes.get("output")),
+    )
+
+
+def _result(directory: Path) -> JobResult | None:
+    try:
+        return JobDirectory(directory).read_result()
+    except (OSError, TrainingError):  # a manifest that says less is better than no release
+        return None
+
+
+def _shapes(job: Path) -> dict[str, JsonValue]:
+    try:
+        exported = JobDirectory(job).marker(Phase.EXPORT)
+    except (OSError, TrainingError):
+        return {}
+    return {} if exported is None else exported.details
+
+
+def _shape(value: JsonValue) -> tuple[int, ...] | None:
+    if not isinstance(value, list):
+        return None
+    axes = tuple(axis for axis in value if isinstance(axis, int) and axis > 0)
+    return axes if axes and len(axes) == len(value) else None
+
+
+class RollBack:
+    """Has an older release's model published again, under a new serial.
+
+    It becomes the current model, so that the next one is compared with what consumers have. Nothing brings back what it takes the place of
+    but an operator.
+    """
+
+    def __init__(self, layout: Layout, ledger: LedgerThread, order: Callable[[str], Awaitable[None]], installing: asyncio.Lock) -> None:
+        """`installing` is held by whoever replaces the current model's files."""
+        self._layout = layout
+        self._call = ledger
+        self._ledger = ledger.ledger
+        self._order = order
+        self._installing = installing
+
+    async def __call__(self, serial: int, reason: str) -> dict[str, Any]:
+        """Roll back to the model of a release; what was ordered. Cut short by a crash, it is to be asked for again.
+
+        Raises:
+            OperatorError: There is no such release, its file is not kept, or the disk is full: nothing was changed.
+            StorageError: The disk failed.
+        """
+        async with self._installing:
+            releases = await self._call(self._ledger.releases)
+            models = {model.sha256: model for model in await self._call(self._ledger.models)}
+            again = published_release(releases, serial)
+            model = models.get(again.model_sha256)
+            if model is None:
+                raise OperatorError(
+                    f"the model of release {serial} ({again.model_sha256[:12]}) is not in the ledger any more: name another"
+                )
+            try:
+                await asyncio.to_thread(_install, model, serial, self._layout)
+            except DiskFullError as error:
+                raise OperatorError(f"there is no space to put the model in place: {error} Then roll back again.") from error
+            release = await self._call(self._ledger.serials.roll_back, again, reason)
+            log.warning("release.rolled_back", serial=release.serial, to=serial, model=model.sha256, why=reason)
+        await self._order(model.sha256)
+        waited = [one.serial for one in releases if one.state == "waiting" and one.serial != release.serial]
+        return {"serial": release.serial, "to": serial, "model": model.sha256, "superseded": waited}
+
+
+def _install(model: Model, serial: int, layout: Layout) -> None:
+    """Put the kept files of a model in the place of the current ones."""
+    kept = Path(model.path)
+    fetch = f"azaion-daemon model fetch {serial} --output {kept}"
+    try:
+        with kept.open("rb") as file, storage("reading a model"):
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        raise OperatorError(
+            f"{kept}, the model of release {serial}, is not kept any more. Fetch it back, then roll back: {fetch}"
+        ) from None
+    except OSError as error:
+        raise OperatorError(f"{kept} cannot be read: {error.strerror}. Check its owner and mode.") from error
+    if digest != model.sha256:
+        raise OperatorError(f"{kept} is not the model of release {serial}: its content was changed. Fetch it back, then roll back: {fetch}")
+    trainable = kept.with_name(layout.pt.name)
+    with storage("installing a model"):
+        copy_durably(kept, layout.onnx)
+        if trainable.is_file():
+            copy_durably(trainable, layout.pt)
+        else:
+            layout.pt.unlink(missing_ok=True)  # of another model: to train on from it would be to go on from what was rolled back
