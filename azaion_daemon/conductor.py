@@ -22,16 +22,15 @@ from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
 from azaion_daemon.stamping import stamp_report, stamp_reports
+from azaion_daemon.starts import Retry
 from azaion_daemon.store.durable import is_locked
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision, Verdict
 from azaion_daemon.training.gpus import Gpus
-from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import IN_TRAINING, UNFINISHED, JobDirectory, JobSpec, JobState, Progress, advance
+from azaion_daemon.training.jobs import IN_TRAINING, UNFINISHED, JobDirectory, JobState, Progress, advance
 from azaion_daemon.training.pool import WorkerPool
-from azaion_daemon.training.retry import Again, GiveUp
 from azaion_daemon.training.retry import decide as decide_retry
 from azaion_daemon.training.rulings import check_overruling, find_to_cancel, verdict_document
 from azaion_daemon.triggering import Due, Trigger
@@ -65,7 +64,7 @@ class Conductor:
         judge: Judge,
         order_release: Callable[[str], Awaitable[None]],
         after_job: Callable[[], None] = lambda: None,
-        retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp] = decide_retry,
+        retry: Retry = decide_retry,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._shop = Workshop(

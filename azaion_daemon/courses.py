@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
+from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, raise_if_disk_failed
 from azaion_daemon.following import EpochLog
 from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.gpu_queue import GpuQueue
@@ -26,14 +26,13 @@ from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
 from azaion_daemon.specs import settings_for, spec_for
 from azaion_daemon.stamping import stamp_report
+from azaion_daemon.starts import BadEndError, Retry, Starts
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Blame, Job, Model
-from azaion_daemon.training.attempts import attempt_of, is_alive, unseen_attempt
 from azaion_daemon.training.gate import Decision
 from azaion_daemon.training.gpus import Chosen, Wait
-from azaion_daemon.training.history import Attempt
 from azaion_daemon.training.jobs import (
     IN_TRAINING,
     UNFINISHED,
@@ -46,7 +45,6 @@ from azaion_daemon.training.jobs import (
     advance,
 )
 from azaion_daemon.training.pool import WorkerPool
-from azaion_daemon.training.retry import Again, GiveUp
 from azaion_daemon.training.rulings import verdict_document
 from azaion_daemon.training.weights import Start, choose_source, take_for
 from azaion_daemon.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
@@ -82,16 +80,8 @@ class Workshop:
     gpus: GpuQueue
     judge: Judge
     installer: Installer
-    retry: Callable[[JobSpec, Sequence[Attempt]], Again | GiveUp]
+    retry: Retry
     clock: Callable[[], float]
-
-
-class _BadEndError(TrainingError):
-    """The workers of a job ended without a model."""
-
-    def __init__(self, outcome: Outcome, reason: str) -> None:
-        super().__init__(f"{outcome}: {reason}")
-        self.outcome = outcome
 
 
 class Course:
@@ -103,6 +93,7 @@ class Course:
         self._shop = shop
         self._directory = JobDirectory(shop.layout.jobs / job.id)
         self._epochs = EpochLog(self._directory)
+        self._starts = Starts(self._directory, shop.retry, self._store)
         self._waits: str | None = None
         self._storing = 0
         self._peak = Peak()
@@ -173,7 +164,7 @@ class Course:
     async def _fail(self, error: AzaionError) -> None:
         """What a failed job was formed of does not count as trained on; what it failed for says when it is tried again."""
         match error:
-            case _BadEndError(outcome=outcome):
+            case BadEndError(outcome=outcome):
                 blame = _BLAMED.get(outcome, Blame.INFRASTRUCTURE)
             case DatasetError() if not isinstance(error, DatasetPlaceError):
                 blame = Blame.DATA
@@ -248,8 +239,7 @@ class Course:
     async def _next_start(self) -> tuple[JobSpec, Sequence[str]]:
         """What to start a worker with, and the GPUs to avoid."""
         spec = await asyncio.to_thread(self._directory.read_spec)
-        attempts = await asyncio.to_thread(self._directory.read_attempts)
-        again = self._decide(spec, attempts)
+        again, attempts = await self._starts.again(spec)
         if again is None:
             return spec, ()
         last = attempts[-1]
@@ -259,21 +249,6 @@ class Course:
         await asyncio.sleep(again.pause_s)
         self._waits = None
         return again.spec, again.avoid
-
-    def _decide(self, spec: JobSpec, attempts: Sequence[Attempt]) -> Again | None:
-        """Whether to try again after the last start; None when that did not end badly, or was the first.
-
-        Raises:
-            _BadEndError: No more.
-        """
-        if not attempts or attempts[-1].outcome is Outcome.DONE:
-            return None
-        # With what the last start had: what is decided here may stand in the spec already, when a kill came after that was written.
-        match self._shop.retry(spec.model_copy(update={"batch_size": attempts[-1].batch_size}), attempts):
-            case GiveUp(outcome=outcome, reason=reason):
-                raise _BadEndError(outcome, reason)
-            case again:
-                return again
 
     async def _choose_gpus(self, spec: JobSpec, avoid: Sequence[str]) -> Chosen:
         """Wait for as many GPUs as the job takes."""
@@ -294,36 +269,22 @@ class Course:
         directory, shop = self._directory, self._shop
         spec = await asyncio.to_thread(directory.read_spec)
         shop.gpus.take(spec)
-        if not self._taken_over:
+        taken_over, self._taken_over = self._taken_over, False
+        if not taken_over:
             await self._store(lambda: shop.judge.prepare(directory, spec))
-        elif not await self._goes_on(spec):
+        elif not await self._starts.goes_on(spec):
             await self._set(JobState.QUEUED, why="no worker of it lives")
             return
         async with self._epochs:
             result = await shop.workers.run(directory, self._on_progress)
-        attempts = await asyncio.to_thread(directory.read_attempts)
-        if not attempts or attempts[-1].ended != result.finished:
-            attempt = await asyncio.to_thread(attempt_of, directory, spec, result)
-            attempts.append(attempt)
-            await self._store(lambda: asyncio.to_thread(directory.append_attempt, attempt))
-        if self._decide(spec, attempts) is not None:
+        await self._starts.record(spec, result)
+        again, _ = await self._starts.again(spec)
+        if again is not None:
             await self._set(JobState.QUEUED, why=f"{result.outcome}: {result.reason}")
         elif self.job.trial:
             await self._end_trial(result)
         else:
             await self._judge(result)
-
-    async def _goes_on(self, spec: JobSpec) -> bool:
-        """Whether a worker that an earlier daemon has started lives, or has left a result, or may be about to say who it is."""
-        self._taken_over = False
-        directory = self._directory
-        unseen = await asyncio.to_thread(unseen_attempt, directory, spec)
-        if unseen is not None:
-            await self._store(lambda: asyncio.to_thread(directory.append_attempt, unseen))
-        if await asyncio.to_thread(directory.read_result) is not None:
-            return True
-        identity = await asyncio.to_thread(directory.read_identity)
-        return identity is not None and await asyncio.to_thread(is_alive, identity)
 
     def _on_progress(self, progress: Progress) -> None:
         before, self.progress = self.progress, progress

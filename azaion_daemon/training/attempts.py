@@ -19,7 +19,7 @@ def is_alive(identity: Identity) -> bool:
 def attempt_of(job: JobDirectory, spec: JobSpec, result: JobResult) -> Attempt:
     """The start of a worker that ended with this result. A good end is no failure of the job, so it does not count. Blocking."""
     done = result.outcome is Outcome.DONE
-    return _attempt(job, spec, result.attempts, result.outcome, result.reason, result.finished, counts=not done)
+    return _attempt(job, spec, result.attempts, result.outcome, result.reason, result.finished, counts=result.counts and not done)
 
 
 def unseen_attempt(job: JobDirectory, spec: JobSpec) -> Attempt | None:
