@@ -177,7 +177,7 @@ async def test_a_signing_key_of_no_use_is_noticed_before_anything_is_uploaded(wo
     front[1].seen.clear()
     with pytest.raises(SigningKeyError, match="Restore it from a backup"):
         await world.publish(world.model(2), 2)
-    assert front[1].seen == []
+    assert [request for request in front[1].seen if not request.startswith("GET")] == []
 
 
 async def test_a_key_that_was_replaced_in_between_signs_the_same_once_more(world: World, front: tuple[str, Front]) -> None:  # noqa: F811
