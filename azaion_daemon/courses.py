@@ -260,7 +260,7 @@ class Course:
                     if reason != self._waits:
                         log.warning("worker.waiting", job=self.job.id, why=reason)
                     self._waits = reason
-                    await asyncio.sleep(_GPU_POLL_S)
+                    await self._shop.gpus.wait(_GPU_POLL_S)
 
     # Running
 

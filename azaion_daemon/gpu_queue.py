@@ -5,6 +5,7 @@ A lease is the worker's own, and it takes it some seconds after the GPU was chos
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from azaion_daemon.settings import TrainingSettings
@@ -20,6 +21,7 @@ class GpuQueue:
         self._gpus = gpus
         self._locks = locks
         self._taken: dict[str, tuple[str, ...]] = {}
+        self._given_back = asyncio.Event()
 
     async def choose(self, spec: JobSpec, settings: TrainingSettings, avoid: Sequence[str]) -> Chosen | Wait:
         """As many GPUs as a job takes, or a place on the CPU, its own from now on; other GPUs than those to avoid, where any are free."""
@@ -39,4 +41,12 @@ class GpuQueue:
 
     def give_back(self, job: str) -> None:
         """Forget it: no worker of the job will take a lease any more."""
-        self._taken.pop(job, None)
+        if self._taken.pop(job, None) is not None:
+            self._given_back.set()
+            self._given_back = asyncio.Event()
+
+    async def wait(self, longest_s: float) -> None:
+        """Wait until one of our jobs gives something back, and so long at most: others may end their work at any time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await self._given_back.wait()

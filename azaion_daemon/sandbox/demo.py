@@ -214,7 +214,10 @@ class Demo:
     def _consume(self, world: World, status: dict[str, Any]) -> tuple[consumer.Verdict, str]:
         say = self._screen
         say.step("A consumer downloads both parts of the model, joins and decrypts them, and looks at images that nobody has seen")
-        verdict, sha256 = looking.consume(world, status["models"]["current"])
+        serial = next(one["serial"] for one in reversed(status["releases"]) if one["state"] == "published")
+        public_key = self._operator.command("model", "key").encode()
+        verdict, sha256 = looking.consume(world, status["models"]["current"], serial=serial, public_key=public_key)
+        say.detail(f"the signed manifest of release {serial} leads to the same model, byte for byte")
         say.detail(f"model {sha256[:12]}, input {list(verdict.input_shape)}, output {list(verdict.output_shape)}")
         say.detail(f"{verdict.found} of {verdict.known} shapes found, {verdict.false_alarms} false alarms")
         return verdict, sha256

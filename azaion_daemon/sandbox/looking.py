@@ -38,10 +38,11 @@ def compare_tree(root: Path, truth: Mapping[str, Truth]) -> int:
     return held
 
 
-def consume(world: World, current: Mapping[str, Any]) -> tuple[consumer.Verdict, str]:
+def consume(world: World, current: Mapping[str, Any], *, serial: int, public_key: bytes) -> tuple[consumer.Verdict, str]:
     """Have a consumer download the model and look at images that nobody has seen; what it found, and the digest of the model that it got.
 
-    `current` is the current model as the status says it.
+    `current` is the current model as the status says it, `serial` that of its release. What the manifest leads to that is signed with the
+    private part of `public_key` must be the same model.
 
     Raises:
         SandboxError: It is not the current model, or it has not learned.
@@ -50,6 +51,9 @@ def consume(world: World, current: Mapping[str, Any]) -> tuple[consumer.Verdict,
     onnx = (world.root / "models" / "azaion.onnx").read_bytes()
     if not plaintext.endswith(onnx) or consumer.digest(onnx) != current["sha256"]:
         raise SandboxError("what the consumer decrypted is not the current model")
+    signed = world.consumer().download_signed(public_key)
+    if (signed.serial, signed.onnx) != (serial, onnx):
+        raise SandboxError(f"what the signed manifest of release {signed.serial} leads to is not the current model, release {serial}")
     verdict = consumer.judge(consumer.Model(plaintext), [draw_scene(_UNSEEN_SEED + index) for index in range(_UNSEEN)])
     if current["map50"] < _LEAST_MAP50 or verdict.found < _LEAST_FOUND * verdict.known:
         raise SandboxError(
