@@ -28,7 +28,7 @@ from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
-from azaion_daemon.outbox import Outbox
+from azaion_daemon.outbox import Outbox, shown
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
@@ -110,9 +110,9 @@ class Daemon:
         self._pipeline = Pipeline(settings.stream.name, settings.ingest, layout, self._ledger, inbox, known_classes=classes.known)
         self._digester = Digester(layout, self._ledger, self._pipeline)
         self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
-        self._platform = PlatformClient(settings.api, layout.hardware)
-        publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
-        self._outbox = Outbox(settings.publish, self._ledger, publisher, facts=lambda model: release_facts(model, layout))
+        self._platform = PlatformClient(settings.api, layout.hardware, kept_refusal=layout.refused_login)
+        self._publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
+        self._outbox = Outbox(settings.publish, self._ledger, self._publisher, facts=lambda model: release_facts(model, layout))
         self._roll_back = RollBack(layout, self._ledger, self._outbox.order, asyncio.Lock())
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._keeper = Keeper(settings.retention, layout, self._ledger, prune=lambda: self._former.prune(self._settings))
@@ -212,6 +212,9 @@ class Daemon:
             self._keeper.reconfigure(plan.running.retention)
             self._trigger.reconfigure(plan.running)
             self._conductor.reconfigure(plan.running)
+            self._platform.reconfigure(plan.running.api)
+            self._publisher.reconfigure(plan.running.publish, credentials_source(plan.running, self._platform))
+            self._outbox.reconfigure(plan.running.publish)
             log.info("config.reloaded", applied=plan.applied, next_job=plan.next_job, restart_required=plan.restart_required)
 
     async def _keep_answering(self) -> None:
@@ -306,7 +309,7 @@ class Daemon:
                 "jobs": [{"id": one.id, "state": one.state, "why": one.why, "dataset": one.dataset} for one in jobs[-10:]],
             },
             "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
-            "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],
+            "releases": [shown(release, self._outbox.publishing) for release in releases[-10:]],
             "disk": disk(self._layout.root),
         }
 
