@@ -31,7 +31,7 @@ from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model, jobs_document
-from azaion_daemon.outbox import Outbox
+from azaion_daemon.outbox import Outbox, shown
 from azaion_daemon.promoting import Promoter
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
@@ -113,9 +113,9 @@ class Daemon:
         self._pipeline = Pipeline(settings.stream.name, settings.ingest, layout, self._ledger, inbox, known_classes=classes.known)
         self._digester = Digester(layout, self._ledger, self._pipeline)
         self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
-        self._platform = PlatformClient(settings.api, layout.hardware)
-        publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
-        self._outbox = Outbox(settings.publish, self._ledger, publisher, facts=lambda model: release_facts(model, layout))
+        self._platform = PlatformClient(settings.api, layout.hardware, kept_refusal=layout.refused_login)
+        self._publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
+        self._outbox = Outbox(settings.publish, self._ledger, self._publisher, facts=lambda model: release_facts(model, layout))
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
         self._keeper = Keeper(
             settings.retention,
@@ -229,6 +229,9 @@ class Daemon:
             self._trigger.reconfigure(plan.running)
             self._judge.reconfigure(plan.running)
             self._conductor.reconfigure(plan.running)
+            self._platform.reconfigure(plan.running.api)
+            self._publisher.reconfigure(plan.running.publish, credentials_source(plan.running, self._platform))
+            self._outbox.reconfigure(plan.running.publish)
             log.info("config.reloaded", applied=plan.applied, next_job=plan.next_job, restart_required=plan.restart_required)
 
     async def _keep_answering(self) -> None:
@@ -318,7 +321,7 @@ class Daemon:
                 "jobs": jobs_document(jobs, self._conductor.under_way),
             },
             "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
-            "releases": [{"serial": one.serial, "state": one.state, "model": one.model_sha256, "why": one.why} for one in releases[-10:]],
+            "releases": [shown(release, self._outbox.publishing) for release in releases[-10:]],
             "disk": disk(self._layout.root),
             "gpus": self._gpus.documents,
             "gpus_problem": self._gpus.problem,

@@ -127,9 +127,18 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "release.rolled_back": ("warning", "An operator has an older model published again, because of `why`; it is the current one now."),
     "release.published": ("info", "A release is complete."),
     "release.waiting": ("warning", "A release waits for what `why` says."),
+    "release.not_run": ("warning", "What consumers get could not be run here, see `why`; it was compared byte by byte all the same."),
+    "release.put_back": ("error", "The release `failed` did not verify after the swap, see `why`; consumers have `serial` again."),
+    "release.taken_back": ("error", "The first release did not verify after the swap, see `why`; consumers have none again if `removed`."),
+    "release.not_put_back": ("error", "What did not verify is still what consumers get; the next release replaces it. See `why`."),
+    "release.no_space": ("warning", "A release is done, but the ledger has no space for that; it is recorded once there is some."),
     "platform.login": ("info", "A login at the platform succeeded."),
     "platform.retry": ("warning", "A call to the platform failed and is tried again."),
     "cdn.credentials": ("info", "Credentials of the CDN were obtained."),
+    "cdn.upload_aborted": ("info", "An upload that a killed process had left was removed from the store, if `aborted`."),
+    "cdn.uploads_unlisted": ("info", "The uploader may not list uploads; of those that were left, only noted ones are removed."),
+    "cdn.removed": ("info", "A versioned part beyond `publish.keep_versions` was removed from the store."),
+    "cdn.not_removed": ("info", "An old versioned part stays in the store: the uploader may not remove it, or see `why`."),
     "hardware.computed": ("info", "The hardware string was computed and is kept from now on."),
 }
 

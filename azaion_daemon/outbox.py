@@ -1,39 +1,101 @@
 """Releases wait in the ledger until they are published: through outages and restarts, for ever, and without holding up anything else.
 
-A newer release supersedes an older one that still waits.
+A newer release supersedes an older one that still waits. One that is being published is given up then, unless it is about to be swapped in:
+it is finished first, so that two are never mixed.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Never, Protocol
+from typing import Any, Never, ParamSpec, Protocol, TypeVar
 
-from azaion_daemon.errors import AzaionError, raise_if_disk_failed
+from azaion_daemon.errors import AzaionError, DiskFullError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
+from azaion_daemon.publish.platform import LoginRefusedError, PlatformError
 from azaion_daemon.publish.record import Published
 from azaion_daemon.settings import PublishSettings
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Model, Release
+from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.training.jobs import JobState, advance
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 3600.0
+_AFTER_START_S = 60.0
+_NO_SPACE_S = 30.0
+_NO_KEY = "AZAION_MODEL_KEY is not set. Set it and reload"
 
 
 class Publishes(Protocol):
     """Who brings a model to consumers."""
 
-    async def publish(self, model: Path, serial: int, facts: ReleaseFacts) -> Published:
-        """Publish a model under a serial; calling it again finishes what was cut short."""
+    async def publish(self, model: Path, serial: int, facts: ReleaseFacts, *, sha256: str, before_swap: "BeforeSwap") -> Published:
+        """Publish a model under a serial; calling it again finishes what was cut short. `before_swap` may call it off."""
         ...
+
+
+class BeforeSwap(Protocol):
+    """Is asked before anything that consumers see is touched."""
+
+    async def __call__(self) -> None:
+        """Raise to call it off."""
+        ...
+
+
+class SupersededError(ReleaseError):
+    """A newer release has been ordered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """What is kept of a waiting release's tries, in the ledger's `details`: how many failed, and when the next is (epoch seconds).
+
+    `next_try` is None where time does not help: then something has to change.
+    """
+
+    attempts: int = 0
+    next_try: float | None = None
+
+    @classmethod
+    def of(cls, release: Release) -> "Tries":
+        """Those of a release; none yet without details."""
+        details = release.details or {}
+        return cls(int(details.get("attempts") or 0), details.get("next_try"))
+
+
+def pause_s(attempts: int, asked_s: float, chance: random.Random) -> float:
+    """The pause after so many failed tries, of which there is at least one: doubles up to an hour, jittered, and no shorter than asked."""
+    grown = min(_FIRST_PAUSE_S * 2.0 ** min(attempts - 1, 16), _LONGEST_PAUSE_S)
+    return max(asked_s, chance.uniform(grown / 2, grown))
+
+
+def pause_after_start_s(tries: Tries, now: float) -> float:
+    """What is left of a pause when the daemon starts: not none, should it start over and over, nor long, should the clock have jumped."""
+    return 0.0 if tries.next_try is None else min(max(tries.next_try - now, 0.0), _AFTER_START_S)
+
+
+def settled(jobs: Sequence[Job], models: Sequence[Model], releases: Sequence[Release], now: float) -> list[Job]:
+    """The jobs whose release has come to an end, in their next state: released, or given up for a newer one."""
+    made = {model.sha256: model.job for model in models}
+    changed = []
+    for job in jobs:
+        own = [release for release in releases if job.state == JobState.RELEASING and made.get(release.model_sha256) == job.id]
+        if any(release.state == "published" for release in own):
+            changed.append(replace(job, state=advance(JobState.RELEASING, JobState.RELEASED), changed=now, why=None))
+        elif own and all(release.state == "superseded" for release in own):
+            why = f"release {own[-1].serial} of it was superseded by {releases[-1].serial} before it was published"
+            changed.append(replace(job, state=advance(JobState.RELEASING, JobState.CANCELLED), changed=now, why=why))
+    return changed
 
 
 class Outbox:
@@ -47,6 +109,7 @@ class Outbox:
         *,
         facts: Callable[[Model], ReleaseFacts],
         clock: Callable[[], float] = time.time,
+        chance: random.Random | None = None,
     ) -> None:
         """`facts` looks up what is known of a model; it may block."""
         self._settings = settings
@@ -55,7 +118,12 @@ class Outbox:
         self._publisher = publisher
         self._facts = facts
         self._clock = clock
+        self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._due = asyncio.Event()
+        self._changed = False
+        self._swapping = False
+        self.publishing: int | None = None
+        """The serial of the release that is being tried just now."""
 
     async def order(self, model_sha256: str) -> None:
         """Have a model published. Ordering the newest one again changes nothing."""
@@ -64,49 +132,129 @@ class Outbox:
             await self._call(self._ledger.add_release, model_sha256)
         self._due.set()
 
+    def reconfigure(self, settings: PublishSettings) -> None:
+        """Work with other settings, and try at once what waits: an operator has asked for that."""
+        self._changed = settings != self._settings
+        self._settings = settings
+        self._due.set()
+
     async def run(self) -> Never:
         """Publish until cancelled."""
-        failures = 0
+        if (release := await self._next()) is not None and (left_s := pause_after_start_s(Tries.of(release), self._clock())):
+            await self._wait(left_s)
         while True:
             self._due.clear()
-            waiting = [release for release in await self._call(self._ledger.releases) if release.state == "waiting"]
-            if not waiting:
-                failures = 0
+            self._changed = False
+            await self._settle_jobs()
+            release = await self._next()
+            if release is None:
                 await self._due.wait()
             elif self._settings.model_key is None:
-                await self._wait_with(waiting[-1], "AZAION_MODEL_KEY is not set; set it and restart the daemon", None)
-            elif why := await self._try_release(waiting[-1]):
-                failures += 1
-                await self._wait_with(waiting[-1], why, min(_FIRST_PAUSE_S * 2 ** min(failures, 12), _LONGEST_PAUSE_S))
+                await self._postpone(release, _NO_KEY, None)
+            else:
+                await self._try(release)
 
-    async def _try_release(self, release: Release) -> str | None:
-        """Publish a release; why it failed, or None."""
-        model = next(model for model in await self._call(self._ledger.models) if model.sha256 == release.model_sha256)
+    async def _next(self) -> Release | None:
+        waiting = [release for release in await self._call(self._ledger.releases) if release.state == "waiting"]
+        return waiting[-1] if waiting else None
+
+    async def _try(self, release: Release) -> None:
+        """Publish a release, or say why not and wait."""
+        attempts = Tries.of(release).attempts + 1
+        self.publishing = release.serial
         try:
-            facts = await asyncio.to_thread(self._facts, model)
-            published = await self._publisher.publish(Path(model.path), release.serial, facts)
+            published = await self._publish(release)
+        except SupersededError:
+            return
         except SerialUsedError as error:
-            raised = await self._call(self._ledger.serials.raise_above, release.serial, error.highest, error.why)
+            raised = await self._record(self._ledger.serials.raise_above, release.serial, error.highest, error.why)
             log.warning("release.serial_raised", serial=release.serial, to=raised, why=error.why)
-            return None
+        except LoginRefusedError as error:
+            await self._postpone(release, str(error), None, attempts)
         except AzaionError as error:
             raise_if_disk_failed(error)
-            return str(error)
-        details = asdict(published)
-        await self._call(self._ledger.update_release, release.serial, "published", details=details)
-        jobs = await self._call(self._ledger.jobs)
-        for job in jobs:
-            if job.id == model.job and job.state == JobState.RELEASING:
-                released = replace(job, state=advance(JobState.RELEASING, JobState.RELEASED), changed=self._clock())
-                await self._call(self._ledger.put_job, released)
-                log.info("job.state", job=job.id, state=released.state, before=job.state, why=None)
-        return None
+            asked_s = error.retry_after_s if isinstance(error, PlatformError) else 0.0
+            await self._postpone(release, str(error), pause_s(attempts, asked_s, self._chance), attempts)
+        else:
+            if published is not None:
+                await self._record(self._ledger.update_release, release.serial, "published", details=asdict(published))
+        finally:
+            self.publishing = None
 
-    async def _wait_with(self, release: Release, why: str, longest_s: float | None) -> None:
-        """Wait with full jitter, or until another release is ordered."""
-        pause = None if longest_s is None else random.uniform(longest_s / 2, longest_s)  # noqa: S311
-        await self._call(self._ledger.update_release, release.serial, "waiting", why=why)
-        log.warning("release.waiting", serial=release.serial, why=why, retry_in_s=pause)
+    async def _publish(self, release: Release) -> Published | None:
+        """One attempt; None when it was given up for something newer: another release, or other settings."""
+        models = {model.sha256: model for model in await self._call(self._ledger.models)}
+        if (model := models.get(release.model_sha256)) is None:
+            raise ReleaseError(f"The model {release.model_sha256} of release {release.serial} is not in the ledger any more. Train again.")
+        facts = await asyncio.to_thread(self._facts, model)
+        self._swapping = False
+
+        async def before_swap() -> None:
+            if await self._is_superseded(release):
+                raise SupersededError(f"release {release.serial} was superseded")
+            self._swapping = True
+
+        attempt = asyncio.ensure_future(
+            self._publisher.publish(Path(model.path), release.serial, facts, sha256=model.sha256, before_swap=before_swap)
+        )
+        try:
+            while not attempt.done():
+                waiting = asyncio.ensure_future(self._due.wait())
+                await asyncio.wait({attempt, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                if attempt.done():
+                    break
+                self._due.clear()
+                if not self._swapping and (self._changed or await self._is_superseded(release)):
+                    return None
+        finally:
+            if not attempt.done():
+                attempt.cancel()
+                await asyncio.wait({attempt})
+        return await attempt
+
+    async def _is_superseded(self, release: Release) -> bool:
+        return (await self._call(self._ledger.releases))[-1].serial != release.serial
+
+    async def _postpone(self, release: Release, why: str, wait_s: float | None, attempts: int = 0) -> None:
+        """Say why a release waits, and wait, or until something changes. One that was superseded meanwhile stays so."""
+        tries = Tries(attempts, None if wait_s is None else self._clock() + wait_s)
+        if not await self._record(self._ledger.postpone_release, release.serial, why, details=asdict(tries)):
+            return
+        log.warning("release.waiting", serial=release.serial, why=why, attempts=attempts, retry_in_s=wait_s and round(wait_s, 1))
+        await self._wait(wait_s)
+
+    async def _wait(self, seconds: float | None) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(pause):
+            async with asyncio.timeout(seconds):
                 await self._due.wait()
+
+    async def _settle_jobs(self) -> None:
+        ledger = self._ledger
+        jobs, models, releases = await self._call(ledger.jobs), await self._call(ledger.models), await self._call(ledger.releases)
+        for job in settled(jobs, models, releases, self._clock()):
+            await self._record(ledger.put_job, job)
+            log.info("job.state", job=job.id, state=job.state, before=JobState.RELEASING, why=job.why)
+
+    async def _record(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Write to the ledger; a full disk is waited out."""
+        while True:
+            try:
+                return await self._call(function, *args, **kwargs)
+            except DiskFullError as error:
+                log.warning("release.no_space", why=str(error))
+                await asyncio.sleep(_NO_SPACE_S)
+
+
+def shown(release: Release, publishing: int | None) -> dict[str, Any]:
+    """A release for the status: also how often it was tried, and when it will be again (epoch seconds; None: when something changes)."""
+    tries = Tries.of(release) if release.state == "waiting" else Tries()
+    return {
+        "serial": release.serial,
+        "state": release.state,
+        "model": release.model_sha256,
+        "why": release.why,
+        "attempts": tries.attempts,
+        "next_try": tries.next_try,
+        "under_way": release.serial == publishing,
+    }

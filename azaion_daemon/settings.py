@@ -279,6 +279,7 @@ class PublishSettings(Section):
     cdn_credentials_file: Annotated[Path | None, LIVE] = None
     cdn_region: Annotated[str, LIVE] = "us-east-1"
     cdn_ca_file: Annotated[Path | None, LIVE] = None
+    keep_versions: Annotated[int, Field(ge=2), LIVE] = 10
     signing_key_file: Annotated[Path | None, RESTART] = None
 
     @field_validator("model_key")

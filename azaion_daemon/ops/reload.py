@@ -11,6 +11,8 @@ from azaion_daemon.settings import Reload, Settings, reload_marks
 M = TypeVar("M", bound=BaseModel)
 
 _TAKEN = {
+    "api": frozenset({Reload.LIVE}),
+    "publish": frozenset({Reload.LIVE}),
     "stream": frozenset({Reload.LIVE}),
     "trigger": frozenset({Reload.LIVE}),
     "dataset": frozenset({Reload.NEXT_JOB}),

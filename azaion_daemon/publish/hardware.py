@@ -18,6 +18,8 @@ from azaion_daemon.store.durable import replace_durably, storage, storage_error
 
 _COMMAND_TIMEOUT_S = 20.0
 _ABSENT = "none"
+_SERIAL_LABEL = "DriveSerial: "
+_SHOWN = 4
 _VPD_HEADER_BYTES = 4  # SCSI's page 0x80: type, page, length, then the serial
 _NO_DRIVES = ("dm-", "fd", "loop", "md", "ram", "sr", "zram")
 
@@ -46,6 +48,16 @@ def compute(system: Path = Path("/"), run: Run | None = None) -> str:
     run = run or _run
     values = {"CPU": _cpu(system, run), "GPU": _gpu(run), "Memory": _memory(system), "DriveSerial": _drive_serial(system)}
     return ". ".join(f"{name}: {' '.join(value.split()) or _ABSENT}" for name, value in values.items())
+
+
+def masked(hardware: str) -> str:
+    """A hardware string as it may be shown and logged: what belongs to this one machine alone, the drive's serial, is hidden.
+
+    With the serial it would be half of the key that opens what the platform hands out. Of a string in another form little is shown.
+    """
+    known, label, serial = hardware.partition(_SERIAL_LABEL)
+    shown, hidden = (f"{known}{label}", serial) if label else ("", hardware)
+    return f"{shown}{hidden[: len(hidden) // 4][:_SHOWN]}*** of {len(hidden)} characters"
 
 
 def _kept_or_computed(kept: Path) -> str:

@@ -13,14 +13,21 @@ A release that was begun goes on with the same bytes: they follow from the model
 import hashlib
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from azaion_daemon.errors import ReleaseError
+from azaion_daemon.errors import ReleaseError, StorageError
 from azaion_daemon.publish.cipher import BLOCK_BYTES, Encryptor, ciphertext_size
 from azaion_daemon.store.durable import storage
+
+
+class ModelGoneError(ReleaseError):
+    """The model's file is not there any more."""
+
 
 PADDING = b"\x32\x80\x20" + b" " * 4096  # tag, length as a varint, spaces
 SMALL_BYTES = 3072
@@ -59,10 +66,11 @@ def model_digests(model: Path) -> ModelDigests:
     """Read a model for its digests. Blocking.
 
     Raises:
-        StorageError: The file cannot be read.
+        ModelGoneError: There is no such file.
+        StorageError: It cannot be read.
     """
     chunk = bytearray(_CHUNK_BYTES)
-    with storage("reading"), model.open("rb", buffering=0) as file:
+    with _reading(model), model.open("rb", buffering=0) as file:
         model_size = os.fstat(file.fileno()).st_size
         bare, padded = hashlib.sha256(), hashlib.sha256(padding(model_size))
         while size := file.readinto(chunk):
@@ -70,6 +78,18 @@ def model_digests(model: Path) -> ModelDigests:
             bare.update(piece)
             padded.update(piece)
     return ModelDigests(bare.hexdigest(), padded.hexdigest(), model_size)
+
+
+@contextmanager
+def _reading(model: Path) -> Iterator[None]:
+    """A file that somebody has removed is no fault of the disk."""
+    try:
+        with storage("reading"):
+            yield
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            raise ModelGoneError(f"{model} is gone. Restore it from a backup, or train again: a newer model takes its place.") from error
+        raise
 
 
 def small_part(key: bytes, iv: bytes | None = None) -> bytes:
@@ -84,6 +104,7 @@ class BigPart(io.RawIOBase):
     `readinto` fills every buffer but the last, to a multiple of 16 bytes. `size` is that of what was read so far.
 
     Raises:
+        ModelGoneError: There is no such file.
         ReleaseError: The model's size changed while it was read, or `.small` and `.big` joined are not what `expected_sha256` says.
         StorageError: The model cannot be read.
     """
@@ -99,7 +120,7 @@ class BigPart(io.RawIOBase):
         self._encrypted = bytearray(_CHUNK_BYTES + BLOCK_BYTES)
         self._ended = False
         self.size = 0
-        with storage("reading"):
+        with _reading(model):
             self._file = model.open("rb")
             model_size = os.fstat(self._file.fileno()).st_size
         head = padding(model_size)

@@ -1,28 +1,32 @@
 """The platform's REST API, as far as the daemon needs it: log in, fetch, upload, list, check.
 
-A call that may be repeated is repeated a few times when the network, or a server that is busy or starting, is the cause. A refused login is
-not: blind retries lock the account. So a client whose credentials were refused stays refused; changed settings take a new client.
+A call that may be repeated is repeated a few times when the network, or a server that is busy or starting, is the cause. A login is so only
+where the server surely has not looked at it, and a refused one is not: blind retries lock the account. So credentials that were refused
+stay refused, over restarts too, until they change or an operator asks.
+
+Newer servers give a RefreshToken as well. It is not used: a token holds for 15 minutes, so a release of an hour takes four logins, and
+another secret that ends by itself would have to be kept for no more than that.
 """
 
 import asyncio
 import random
-import ssl
 import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 import httpx
 
-from azaion_daemon.errors import OperatorError, OutsideError
+from azaion_daemon.errors import OutsideError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish import answers
 from azaion_daemon.publish.cipher import CipherError, decrypt
-from azaion_daemon.publish.hardware import hardware_string
+from azaion_daemon.publish.exchange import Session, document, endpoint, exchange
+from azaion_daemon.publish.hardware import hardware_string, masked
 from azaion_daemon.publish.keys import aes_key, api_key
+from azaion_daemon.publish.refusal import RefusedLogin
 from azaion_daemon.settings import ApiSettings
 
 _LOGIN = "/login"
@@ -36,6 +40,14 @@ _PASSING = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+
+_NOT_LOOKED_AT = {  # by the platform itself, so that a login does not count
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
+_LOCKED_S = 900.0  # when a server does not say for how long an account is locked
 
 log = get_logger(__name__)
 
@@ -78,39 +90,50 @@ class PlatformClient:
     """A session at the platform: it logs in when first needed and keeps its token until shortly before it ends.
 
     Every call raises PlatformError or one of its subclasses when the platform is away or refuses, OperatorError when `api.ca_file` is
-    of no use, StorageError when the kept hardware string cannot be read or written.
+    of no use, StorageError when the kept hardware string or refusal cannot be read or written.
     """
 
-    def __init__(self, settings: ApiSettings, kept_hardware: Path, *, retry: RetryRule = RetryRule()) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: ApiSettings, kept_hardware: Path, *, retry: RetryRule = RetryRule(), kept_refusal: Path | None = None
+    ) -> None:
+        self._session = Session(settings)
+        self._retired: list[Session] = []
         self._kept_hardware = kept_hardware
+        self._kept_refusal = None if kept_refusal is None else RefusedLogin(kept_refusal)
         self._retry = retry
-        self._http: httpx.AsyncClient | None = None
-        self._token = ""
-        self._token_ends_at = 0.0  # monotonic
-        self._login = asyncio.Lock()
-        self._refusal = ""
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
-        if self._http is not None:
-            await self._http.aclose()
-            self._http = None
+        for session in (self._session, *self._retired):
+            await session.close()
+        self._retired.clear()
+
+    def reconfigure(self, settings: ApiSettings) -> None:
+        """Work with other settings from the next call on; what is under way ends with those that it has.
+
+        The same settings again mean that an operator wants another try: what was refused, or asked for patience, is forgotten.
+        """
+        if settings == self._session.settings:
+            self._session.refusal, self._session.not_before = "", 0.0
+        else:
+            self._retired.append(self._session)
+            self._session = Session(settings)
+        self._session.asked = True
 
     async def hardware(self) -> str:
         """The hardware string that this machine shows the platform."""
-        return await hardware_string(self._settings.hardware, self._kept_hardware)
+        return await hardware_string(self._session.settings.hardware, self._kept_hardware)
 
     async def current_user(self) -> dict[str, Any]:
         """The account that is logged in, as the platform describes it."""
         answer = await self._call("GET", "/users/current")
-        match _document(answer):
+        match document(answer):
             case dict() as user:
                 return user
             case _:
-                raise self._unreadable(answer)
+                raise _unreadable(self._session, answer)
 
     async def check_hardware(self) -> None:
         """Ask whether the account may work from this machine; an error if not."""
@@ -123,14 +146,15 @@ class PlatformClient:
             NoSuchResourceError: There is none of that name.
             NotServedError: This server hands out no files.
         """
-        password, hardware = self._settings.password.get_secret_value(), await self.hardware()
+        settings, hardware = self._session.settings, await self.hardware()
+        password = settings.password.get_secret_value()
         body = {"password": password, "hardware": hardware, "fileName": name}
-        answer = await self._call("POST", _path("/resources/get", folder), json=body)
+        answer = await self._call("POST", endpoint("/resources/get", folder), json=body)
         try:
-            return decrypt(answer.content, aes_key(api_key(self._settings.email, password, hardware)))
+            return decrypt(answer.content, aes_key(api_key(settings.email, password, hardware)))
         except CipherError as error:
             raise PlatformError(
-                f"{self._name} sent {name} encrypted for another account, password or machine. "
+                f"The platform at {settings.url.host} sent {name} encrypted for another account, password or machine. "
                 "Check AZAION_API_EMAIL, AZAION_API_PASSWORD and api.hardware."
             ) from error
 
@@ -139,130 +163,142 @@ class PlatformClient:
 
         The server deletes the old file first, so for a moment, or after a failure, there is none.
         """
-        await self._call("POST", _path("/resources", folder), files={"data": (name, content)})
+        await self._call("POST", endpoint("/resources", folder), files={"data": (name, content)})
 
     async def list(self, folder: str) -> list[str]:
         """The names of the files in a folder."""
-        answer = await self._call("GET", _path("/resources/list", folder))
-        if (names := answers.names(_document(answer))) is None:
-            raise self._unreadable(answer)
+        answer = await self._call("GET", endpoint("/resources/list", folder))
+        if (names := answers.names(document(answer))) is None:
+            raise _unreadable(self._session, answer)
         return names
-
-    @property
-    def _name(self) -> str:
-        return f"The platform at {self._settings.url.host}"
 
     async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
         """A call with a token; a token that is refused is replaced once."""
-        token = await self._valid_token()
-        answer = await self._send(method, path, token, **request)
-        if answer.status_code in _NOT_ALLOWED:
-            token = await self._valid_token(refused=token)
-            answer = await self._send(method, path, token, **request)
+        session = self._session
+        session.calls += 1
         try:
-            self._check(answer, path)
-        except LoginRefusedError as error:
-            self._refusal = str(error)
-            raise
-        return answer
+            token = await self._valid_token(session)
+            answer = await self._send(session, method, path, token, **request)
+            if answer.status_code in _NOT_ALLOWED:
+                token = await self._valid_token(session, refused=token)
+                answer = await self._send(session, method, path, token, **request)
+            try:
+                _check(session, answer, path, hardware=masked((request.get("json") or {}).get("hardware", "")))
+            except LoginRefusedError as error:
+                await self._refused(session, error)
+                raise
+            return answer
+        finally:
+            session.calls -= 1
+            await self._close_retired()
 
-    async def _valid_token(self, refused: str | None = None) -> str:
-        async with self._login:
-            if self._refusal:
-                raise LoginRefusedError(self._refusal)
-            if not self._token or self._token == refused or time.monotonic() >= self._token_ends_at:
+    async def _close_retired(self) -> None:
+        idle = [session for session in self._retired if not session.calls]
+        self._retired = [session for session in self._retired if session.calls]
+        for session in idle:
+            await session.close()
+
+    async def _valid_token(self, session: Session, refused: str | None = None) -> str:
+        async with session.login:
+            if session.refusal:
+                raise LoginRefusedError(session.refusal)
+            if (left_s := session.not_before - time.monotonic()) > 0:
+                message = f"{session.name} asked for patience; it is left alone for another {left_s:.0f} s."
+                raise PlatformError(message, retry_after_s=left_s)
+            if not session.token or session.token == refused or time.monotonic() >= session.token_ends_at:
+                await self._heed_kept_refusal(session)
                 try:
-                    await self._log_in()
+                    await self._log_in(session)
                 except LoginRefusedError as error:
-                    self._refusal = str(error)
+                    await self._refused(session, error)
                     raise
-            return self._token
+            return session.token
 
-    async def _log_in(self) -> None:
-        body = {"email": self._settings.email, "password": self._settings.password.get_secret_value()}
-        answer = await self._send("POST", _LOGIN, "", json=body)
-        self._check(answer, _LOGIN)
-        token = answers.token(_document(answer))
+    async def _heed_kept_refusal(self, session: Session) -> None:
+        """Do not try what was refused before a restart."""
+        if self._kept_refusal is None:
+            return
+        if session.asked:
+            session.asked = False
+            await asyncio.to_thread(self._kept_refusal.forget)
+        elif not session.token and (why := await asyncio.to_thread(self._kept_refusal.load, session.settings)):
+            session.refusal = why
+            raise LoginRefusedError(why)
+
+    async def _refused(self, session: Session, error: LoginRefusedError) -> None:
+        session.refusal = str(error)
+        if self._kept_refusal is not None:
+            await asyncio.to_thread(self._kept_refusal.keep, session.settings, session.refusal)
+
+    async def _log_in(self, session: Session) -> None:
+        body = {"email": session.settings.email, "password": session.settings.password.get_secret_value()}
+        answer = await self._send(session, "POST", _LOGIN, "", json=body)
+        _check(session, answer, _LOGIN)
+        token = answers.token(document(answer))
         if token is None:
-            raise self._unreadable(answer)
-        self._token = token
-        self._token_ends_at = time.monotonic() + answers.usable_s(token, now=time.time())
-        log.info("platform.login", email=self._settings.email)
+            raise _unreadable(session, answer)
+        session.token = token
+        session.token_ends_at = time.monotonic() + answers.usable_s(token, now=time.time())
+        log.info("platform.login", email=session.settings.email)
 
-    async def _send(self, method: str, path: str, token: str, **request: Any) -> httpx.Response:
+    async def _send(self, session: Session, method: str, path: str, token: str, **request: Any) -> httpx.Response:
         """One request, repeated while the cause may pass. The answer may still be a refusal."""
-        http = self._client()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         attempt = 1
         while True:
-            cause: httpx.RequestError | None = None
-            asked_s, hopeless = 0.0, False
+            cause: Exception | None = None
+            asked_s, repeatable = 0.0, True
             try:
-                answer = await http.request(method, path, headers=headers, **request)
-            except httpx.RequestError as error:
-                cause, why = error, str(error) or type(error).__name__
+                answer = await exchange(session, method, path, headers=headers, **request)
+            except (httpx.RequestError, TimeoutError) as error:
+                cause, why = error, str(error) or f"no answer ({type(error).__name__})"
+                repeatable = path != _LOGIN or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             else:
                 if answer.status_code not in _PASSING:
                     return answer
-                asked_s = answers.retry_after_s(answer.headers.get("Retry-After"), _document(answer))
+                asked_s = answers.retry_after_s(
+                    answer.headers.get("Retry-After"), document(answer), date=answer.headers.get("Date"), now=time.time()
+                )
                 why = f"HTTP {answer.status_code} {answer.reason_phrase}"
-                hopeless = answer.status_code == HTTPStatus.LOCKED and not asked_s  # each try may prolong the lock
-            if hopeless or attempt >= self._retry.attempts or asked_s > self._retry.most_s:
-                after = f" It asks to wait {asked_s:.0f} s." if asked_s else ""
-                message = f"{self._name} does not answer {path}: {why}.{after} Try again later."
+                repeatable = path != _LOGIN or answer.status_code in _NOT_LOOKED_AT
+                if answer.status_code == HTTPStatus.LOCKED:  # each try may prolong the lock
+                    repeatable, asked_s = False, asked_s or _LOCKED_S
+            if not repeatable or attempt >= self._retry.attempts or asked_s > self._retry.most_s:
+                session.not_before = time.monotonic() + asked_s
+                after = f" It is left alone for {asked_s:.0f} s." if asked_s else ""
+                hint = " Set api.ca_file if its certificate is signed by an authority of your own." if "CERTIFICATE" in why else ""
+                message = f"{session.name} does not answer {path}: {why}.{after}{hint} Try again later."
                 raise PlatformError(message, retry_after_s=asked_s) from cause
             wait_s = self._retry.wait_s(attempt, asked_s)
             log.warning("platform.retry", call=f"{method} {path}", why=why, attempt=attempt, retry_in_s=round(wait_s, 1))
             await asyncio.sleep(wait_s)
             attempt += 1
 
-    def _client(self) -> httpx.AsyncClient:
-        if self._http is None:
-            verify: ssl.SSLContext | bool = True
-            if self._settings.ca_file is not None:
-                try:
-                    verify = ssl.create_default_context(cafile=self._settings.ca_file)
-                except OSError as error:
-                    raise OperatorError(f"api.ca_file {self._settings.ca_file} is not a readable file of certificates: {error}") from error
-            self._http = httpx.AsyncClient(base_url=str(self._settings.url), timeout=self._settings.timeout_s, verify=verify)
-        return self._http
 
-    def _check(self, answer: httpx.Response, path: str) -> None:
-        """Raise what stands for an answer that is no success."""
-        if answer.is_success:
-            return
-        status = answer.status_code
-        code = answers.error_code(_document(answer))
-        if status == HTTPStatus.CONFLICT and code is not None:
-            message = f"{self._name} refuses {path}: {answers.sentence(code, self._settings.email)}."
-            if code in answers.LOGIN_CODES:
-                raise LoginRefusedError(message)
-            raise NoSuchResourceError(message) if code in answers.FILE_CODES else PlatformError(message)
-        if status in _NOT_ALLOWED and path == _LOGIN:
-            raise LoginRefusedError(f"{self._name} refuses the login of {self._settings.email}. Correct AZAION_API_PASSWORD, then reload.")
-        if status in _NOT_ALLOWED:
-            raise PlatformError(
-                f"{self._name} does not allow {self._settings.email} to use {path}, even after a new login. "
-                "Ask an administrator of the platform for the right."
-            )
-        if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
-            raise NotServedError(f"{self._name} has no {path}. Check AZAION_API_URL and which generation the server is.")
+def _check(session: Session, answer: httpx.Response, path: str, *, hardware: str = "") -> None:
+    """Raise what stands for an answer that is no success. `hardware` is what was sent, masked."""
+    if answer.is_success:
+        return
+    status, email = answer.status_code, session.settings.email
+    code = answers.error_code(document(answer))
+    if status == HTTPStatus.CONFLICT and code is not None:
+        message = f"{session.name} refuses {path}: {answers.sentence(code, email, hardware)}."
+        if code in answers.LOGIN_CODES:
+            raise LoginRefusedError(message)
+        raise NoSuchResourceError(message) if code in answers.FILE_CODES else PlatformError(message)
+    if status in _NOT_ALLOWED and path == _LOGIN:
+        raise LoginRefusedError(f"{session.name} refuses the login of {email}. Correct AZAION_API_PASSWORD, then reload.")
+    if status in _NOT_ALLOWED:
         raise PlatformError(
-            f"{self._name} answers {path} with HTTP {status} {answer.reason_phrase}. Check AZAION_API_URL; the server's log says more."
+            f"{session.name} does not allow {email} to use {path}, even after a new login. "
+            "Ask an administrator of the platform for the right."
         )
-
-    def _unreadable(self, answer: httpx.Response) -> PlatformError:
-        return PlatformError(f"{self._name} answers {answer.url.path} with something else than its contract says. Check AZAION_API_URL.")
-
-
-def _document(answer: httpx.Response) -> Any:
-    """The JSON of an answer, or None where there is none."""
-    try:
-        return answer.json()
-    except ValueError:
-        return None
+    if status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
+        raise NotServedError(f"{session.name} has no {path}. Check AZAION_API_URL and which generation the server is.")
+    raise PlatformError(
+        f"{session.name} answers {path} with HTTP {status} {answer.reason_phrase}. Check AZAION_API_URL; the server's log says more."
+    )
 
 
-def _path(endpoint: str, folder: str) -> str:
-    folder = folder.strip("/")
-    return f"{endpoint}/{quote(folder)}" if folder else endpoint
+def _unreadable(session: Session, answer: httpx.Response) -> PlatformError:
+    return PlatformError(f"{session.name} answers {answer.url.path} with something else than its contract says. Check AZAION_API_URL.")

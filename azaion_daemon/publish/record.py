@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,8 @@ class Published:
     small_size: int
     small_verified: SmallVerified
     published_at: datetime
+    ran: str | None = None
+    """What became of running it: `identical`, or why that could not be found out."""
 
     def document(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -53,9 +55,21 @@ class ReleaseRecord:
     manifest: str | None = None
     """The envelope, from before it is first put to the end: what is signed does not change when it is done again."""
 
+    model: str | None = None
+    """The model's file, to encrypt it again should it have to be put back."""
+    swapped: str | None = None
+    """The ETag under which the store has the current `.big` since the swap, until the release is published."""
+    condemned: str | None = None
+    """Why what consumers see of it must go: what was before is to be put back."""
+    removed: bool = False
+    """Whether its versioned `.big` was removed from the store."""
+
     def with_manifest(self, envelope: str) -> "ReleaseRecord":
         """The same, with what was signed."""
         return replace(self, manifest=envelope)
+
+
+_FIELDS = frozenset(field.name for field in fields(ReleaseRecord))
 
 
 class ReleaseRecords:
@@ -73,6 +87,10 @@ class ReleaseRecords:
         with storage("reading"):
             return sorted(int(path.stem) for path in self._directory.glob("*.json") if path.stem.isascii() and path.stem.isdigit())
 
+    def all(self) -> list[ReleaseRecord]:
+        """All records, by serial number."""
+        return [record for serial in self.serials() if (record := self.load(serial)) is not None]
+
     def load(self, serial: int) -> ReleaseRecord | None:
         """The record of a release, or None."""
         try:
@@ -84,7 +102,7 @@ class ReleaseRecords:
         document["small"] = base64.b64decode(document["small"])
         if (published := document["published"]) is not None:
             document["published"] = Published(**{**published, "published_at": datetime.fromisoformat(published["published_at"])})
-        return ReleaseRecord(**document)
+        return ReleaseRecord(**{name: value for name, value in document.items() if name in _FIELDS})  # a later version may know more
 
     def save(self, record: ReleaseRecord) -> None:
         """Keep a record, durably."""

@@ -165,8 +165,18 @@ class Layout:
         return self.state / "signing.pub.pem"
 
     @property
+    def refused_login(self) -> Path:
+        """That the platform refused the credentials, so that no later start tries them again."""
+        return self.state / "login-refused.json"
+
+    @property
+    def uploads(self) -> Path:
+        """Multipart uploads under way; not there while there are none."""
+        return self.state / "uploads.json"
+
+    @property
     def releases(self) -> Path:
-        """Work files of releases: encrypted parts before they are uploaded."""
+        """What is known of releases, a file each, and what an attempt works with."""
         return self.state / "releases"
 
     def directories(self) -> list[Path]:

@@ -381,6 +381,18 @@ class Ledger:
             )
             write_audit(db, now, [AuditEntry(f"release {serial}", state, "daemon", why or "")])
 
+    def postpone_release(self, serial: int, why: str, *, details: dict[str, Any]) -> bool:
+        """Record why a release waits, if it still does; a new reason has an audit entry."""
+        with self._transaction("recording the release in the ledger") as db:
+            now = self._clock()
+            row = db.execute("SELECT why FROM releases WHERE serial=? AND state='waiting'", (serial,)).fetchone()
+            if row is None:
+                return False
+            db.execute("UPDATE releases SET why=?, details=?, changed=? WHERE serial=?", (why, _json(details), now, serial))
+            if row != (why,):
+                write_audit(db, now, [AuditEntry(f"release {serial}", "waiting", "daemon", why)])
+        return True
+
     def releases(self) -> list[Release]:
         """All releases, oldest first."""
         rows = self._db.execute("SELECT serial, model_sha256, state, created, changed, why, details FROM releases ORDER BY serial")

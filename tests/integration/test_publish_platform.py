@@ -1,6 +1,7 @@
 """The platform's client against the platform's double, over HTTP."""
 
 import asyncio
+import stat
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ async def connect(platform_api: PlatformApi, platform_user: User, tmp_path: Path
     """Makes clients of the double, with settings changed as asked; they are closed after the test."""
     clients = []
 
-    def make(retry: RetryRule = QUICK, **changes: object) -> PlatformClient:
+    def make(retry: RetryRule = QUICK, kept_refusal: Path | None = None, **changes: object) -> PlatformClient:
         settings = ApiSettings(
             url=HttpUrl(platform_api.url),
             email=platform_user.email,
@@ -40,7 +41,7 @@ async def connect(platform_api: PlatformApi, platform_user: User, tmp_path: Path
             hardware=HARDWARE,
             timeout_s=5,
         ).model_copy(update=changes)
-        clients.append(PlatformClient(settings, tmp_path / "hardware.txt", retry=retry))
+        clients.append(PlatformClient(settings, tmp_path / "hardware.txt", retry=retry, kept_refusal=kept_refusal))
         return clients[-1]
 
     yield make
@@ -85,8 +86,10 @@ async def test_newer_servers_hand_out_nothing(connect: Connect, platform_api: Pl
 async def test_another_machine_is_told_what_to_set(connect: Connect, platform_user: User) -> None:
     platform_user.hardware = "CPU: the old server"
     client = connect()
-    with pytest.raises(PlatformError, match=r"api\.hardware"):
+    with pytest.raises(PlatformError, match=r"api\.hardware") as caught:
         await client.check_hardware()
+    assert "CPU: TestCPU. GPU: TestGPU. Memory: 16384. DriveSerial: S*** of 5 characters" in str(caught.value)
+    assert "SN123" not in str(caught.value)
     with pytest.raises(PlatformError, match=r"api\.hardware"):
         await client.get_resource("", "cdn.yaml")
 
@@ -134,7 +137,7 @@ async def test_the_wait_that_a_busy_server_asks_for_is_kept(connect: Connect, pl
 
 async def test_a_wait_too_long_to_sit_out_is_handed_on(connect: Connect, platform_api: PlatformApi) -> None:
     platform_api.fail_next("/login", 423)
-    with pytest.raises(PlatformError, match="asks to wait 60 s") as caught:
+    with pytest.raises(PlatformError, match="left alone for 60 s") as caught:
         await connect().list("models")
     assert caught.value.retry_after_s == 60
     assert platform_api.calls["POST /login"] == 1
@@ -149,6 +152,59 @@ async def test_a_wrong_password_is_tried_once_and_never_again(
             await client.list("models")
     assert platform_api.calls["POST /login"] == 1
     assert platform_user.failures == 1
+
+
+async def test_a_refused_login_is_not_tried_again_by_later_starts_until_something_changes(
+    connect: Connect, platform_api: PlatformApi, platform_user: User, tmp_path: Path
+) -> None:
+    kept = tmp_path / "login-refused.json"
+    for _ in range(3):  # starts
+        client = connect(kept_refusal=kept, password=SecretStr("last quarter's"))
+        with pytest.raises(LoginRefusedError, match="AZAION_API_PASSWORD"):
+            await client.list("models")
+    assert platform_api.calls["POST /login"] == 1
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert "last quarter" not in kept.read_text()
+    client.reconfigure(client._session.settings)  # an operator asks
+    with pytest.raises(LoginRefusedError):
+        await client.list("models")
+    assert platform_user.failures == 2
+    client.reconfigure(client._session.settings.model_copy(update={"password": SecretStr(platform_user.password)}))
+    assert await client.list("models") == []
+    client = connect(kept_refusal=kept)
+    assert await client.list("models") == []
+    assert not kept.exists() or await connect(kept_refusal=kept).list("models") == []
+
+
+async def test_new_settings_are_for_the_next_call_and_what_is_under_way_ends_as_it_began(
+    connect: Connect, platform_api: PlatformApi
+) -> None:
+    client = connect()
+    platform_api.slow(0.2)
+    listing = asyncio.create_task(client.list("models"))
+    await asyncio.sleep(0.05)
+    client.reconfigure(client._session.settings.model_copy(update={"timeout_s": 7}))
+    assert await listing == []
+    assert await client.list("models") == []
+    assert platform_api.calls["POST /login"] == 2
+    assert client._retired == []
+
+
+async def test_a_locked_account_is_left_alone(connect: Connect, platform_api: PlatformApi) -> None:
+    platform_api.fail_next("/login", 423)
+    client = connect()
+    for _ in range(3):
+        with pytest.raises(PlatformError, match="left alone") as caught:
+            await client.list("models")
+    assert caught.value.retry_after_s > 50
+    assert platform_api.calls["POST /login"] == 1
+
+
+async def test_a_login_that_may_have_counted_is_not_repeated(connect: Connect, platform_api: PlatformApi) -> None:
+    platform_api.fail_next("/login", 500)
+    with pytest.raises(PlatformError, match="HTTP 500"):
+        await connect().list("models")
+    assert platform_api.calls["POST /login"] == 1
 
 
 async def test_many_calls_at_once_log_in_once(connect: Connect, platform_api: PlatformApi) -> None:

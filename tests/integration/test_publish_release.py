@@ -3,153 +3,32 @@
 import asyncio
 import hashlib
 import io
-import random
 import re
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
-import aiohttp
 import pytest
 from aiohttp import web
 from blockbuster import BlockBuster
-from pydantic import HttpUrl, SecretStr
+from pydantic import SecretStr
 
-from azaion_daemon.errors import AzaionError, OutsideError, ReleaseError
-from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError
+from azaion_daemon.errors import AzaionError, OperatorError, OutsideError, ReleaseError
+from azaion_daemon.publish.cdn import PARTS_IN_FLIGHT, CdnClient, CdnRefusedError, ClockError
 from azaion_daemon.publish.credentials import CdnCredentials, parse_credentials
+from azaion_daemon.publish.keys import aes_key
 from azaion_daemon.publish.names import PartNames
-from azaion_daemon.publish.packing import PADDING, SMALL_BYTES
-from azaion_daemon.publish.platform import LoginRefusedError, PlatformClient, RetryRule
+from azaion_daemon.publish.packing import PADDING
+from azaion_daemon.publish.parts import Parts
+from azaion_daemon.publish.platform import LoginRefusedError
+from azaion_daemon.publish.probe import IDENTICAL, OnnxProbe
 from azaion_daemon.publish.record import ReleaseRecords
 from azaion_daemon.publish.release import ModelKeyMissingError, Publisher
 from azaion_daemon.sandbox import formulas
 from azaion_daemon.sandbox.object_store import ObjectStore
 from azaion_daemon.sandbox.platform_api import PlatformApi
-from azaion_daemon.sandbox.platform_state import User
-from azaion_daemon.settings import ApiSettings, PublishSettings
-from azaion_daemon.store.layout import Layout
-
-MODEL_KEY = "a model key"
-
-
-class Front:
-    """Stands before the platform and the object store, counts requests, and makes one fail: all of them go through here, in order."""
-
-    def __init__(self, platform: str, store: str) -> None:
-        self._backends = {True: store, False: platform}
-        self.requests = 0
-        self.seen: list[str] = []
-        self.on_request: Callable[[int], web.Response | None] = lambda _: None
-
-    async def forward(self, request: web.Request) -> web.StreamResponse:
-        self.requests += 1
-        self.seen.append(f"{request.method} {request.path}")
-        if (failure := self.on_request(self.requests)) is not None:
-            return failure
-        base = self._backends[request.path.startswith("/models")]
-        async with (
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(
-                request.method, base + request.raw_path, headers=request.headers, data=io.BytesIO(await request.read())
-            ) as answer,
-        ):
-            content = await answer.read()
-            headers = {name: value for name, value in answer.headers.items() if name not in {"Transfer-Encoding", "Content-Length"}}
-            if request.method == "HEAD" and answer.ok:
-                headers["Content-Length"] = answer.headers["Content-Length"]
-            return web.Response(status=answer.status, body=content or None, headers=headers)
-
-
-@pytest.fixture
-async def front(platform_api: PlatformApi, object_store: ObjectStore) -> AsyncIterator[tuple[str, Front]]:
-    behind = Front(platform_api.url, object_store.endpoint)
-    server = web.AppRunner(_application(behind), access_log=None, shutdown_timeout=0.1)
-    await server.setup()
-    site = web.TCPSite(server, "127.0.0.1", 0)
-    await site.start()
-    port = server.addresses[0][1]
-    yield f"http://127.0.0.1:{port}", behind
-    await server.cleanup()
-
-
-def _application(front: Front) -> web.Application:
-    application = web.Application(client_max_size=1 << 30)
-    application.router.add_route("*", "/{path:.*}", front.forward)
-    return application
-
-
-@pytest.fixture
-def uploader_reads(object_store: ObjectStore, request: pytest.FixtureRequest) -> Iterator[bool]:
-    allowed = bool(getattr(request, "param", False))
-    object_store.grant_read(allowed)
-    yield allowed
-    object_store.grant_read(False)
-
-
-class World:
-    """One publisher's surroundings, and a consumer to look at what came out."""
-
-    def __init__(self, root: Path, platform_api: PlatformApi, user: User, store: ObjectStore, url: str) -> None:
-        self.root, self.platform_api, self.user, self.store, self.url = root, platform_api, user, store, url
-        self.layout = Layout(root)
-        self.layout.releases.mkdir(parents=True)
-        self.name = f"azaion{uuid.uuid4().hex[:8]}.onnx"
-        self.settings = PublishSettings(model_key=SecretStr(MODEL_KEY), name=self.name)
-        self.credentials = CdnCredentials(
-            host=url,
-            downloader_access_key=store.downloader.key,
-            downloader_access_secret=SecretStr(store.downloader.secret),
-            uploader_access_key=store.uploader.key,
-            uploader_access_secret=SecretStr(store.uploader.secret),
-        )
-        self.fetched = 0
-
-    async def current_credentials(self) -> CdnCredentials:
-        self.fetched += 1
-        return self.credentials
-
-    def client(self) -> PlatformClient:
-        api = ApiSettings(url=HttpUrl(self.url), email=self.user.email, password=SecretStr(self.user.password), hardware="h")
-        return PlatformClient(api, self.layout.hardware, retry=RetryRule(attempts=3, first_s=0.01, most_s=0.05))
-
-    def publisher(self, client: PlatformClient) -> Publisher:
-        return Publisher(self.settings, client, self.current_credentials, self.layout)
-
-    async def publish(self, model: Path, serial: int):  # type: ignore[no-untyped-def] # noqa: ANN201
-        async with self.client() as client:
-            return await self.publisher(client).publish(model, serial)
-
-    def model(self, serial: int, size: int = 50_000) -> Path:
-        path = self.root / f"model-{serial}.onnx"
-        path.write_bytes(random.Random(serial).randbytes(size + serial))
-        return path
-
-    async def big(self, name: str | None = None) -> bytes:
-        direct = self.credentials.model_copy(update={"host": self.store.endpoint})
-        async with CdnClient(direct, "models", region=self.store.region) as cdn:
-            return b"".join([chunk async for chunk in cdn.download(name or f"{self.name}.big")])
-
-    async def consumed(self) -> bytes:
-        """The model that a consumer gets now. The padding is looked at: only the seam may be wrong."""
-        plaintext = formulas.decrypt(self.platform_api.resource("models", f"{self.name}.small") + await self.big(), MODEL_KEY)
-        head, model = plaintext[: len(PADDING)], plaintext[len(PADDING) :]
-        seam = slice(SMALL_BYTES - 16, SMALL_BYTES)
-        assert head[: seam.start] + PADDING[seam] + head[seam.stop :] == PADDING
-        return model
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path,
-    platform_api: PlatformApi,
-    platform_user: User,
-    object_store: ObjectStore,
-    front: tuple[str, Front],
-    uploader_reads: bool,  # noqa: FBT001 - a fixture
-) -> World:
-    return World(tmp_path, platform_api, platform_user, object_store, front[0])
+from tests.integration.publishing import MODEL_KEY, NO_PROBE, Front, World
+from tests.unit.test_publish_packing import model as onnx_model
 
 
 def sha256(content: bytes) -> str:
@@ -175,6 +54,22 @@ async def test_a_release_is_what_consumers_get(world: World, platform_api: Platf
     versioned = PartNames.versioned(world.name, 1)
     assert await world.big(versioned.big) == big
     assert platform_api.resource("models", versioned.small) == small
+
+
+def damage_first_read_after_swap(front: Front, current: str) -> None:
+    swapped = damaged = False
+
+    async def flip(_: int, what: str, answer: web.Response) -> web.Response:
+        nonlocal swapped, damaged
+        if what.startswith(("PUT", "POST")) and what.endswith(current):
+            swapped = True
+        elif what == f"GET {current}" and swapped and not damaged:
+            damaged = True
+            assert isinstance(answer.body, bytes)
+            answer.body = answer.body[:30_000] + bytes([answer.body[30_000] ^ 1]) + answer.body[30_001:]
+        return answer
+
+    front.on_answer = flip
 
 
 def test_versioned_names_keep_the_suffix() -> None:
@@ -203,56 +98,144 @@ async def test_without_a_model_key_nothing_is_asked_of_anyone(world: World, fron
     assert front[1].seen == []
 
 
-@pytest.mark.parametrize("way", ["refused", "cancelled"])
+@pytest.mark.parametrize("uploader_reads", [True], indirect=True)
+async def test_a_cancelled_attempt_is_finished_by_the_next(world: World, front: tuple[str, Front]) -> None:
+    await world.publish(world.model(1), 1)
+    attempt = asyncio.ensure_future(world.publish(world.model(2), 2))
+
+    def cancel(_: int) -> None:
+        if front[1].seen[-1] == f"PUT /models/{world.name}.big":
+            attempt.cancel()
+
+    front[1].on_request = cancel
+    with pytest.raises(asyncio.CancelledError):
+        await attempt
+    front[1].on_request = lambda _: None
+    assert await world.consumed() in {world.model(1).read_bytes(), world.model(2).read_bytes()}
+    await world.publish(world.model(2), 2)
+    assert await world.consumed() == world.model(2).read_bytes()
+
+
+async def test_an_attempt_that_is_called_off_before_the_swap_changes_nothing(world: World) -> None:
+    await world.publish(world.model(1), 1)
+
+    async def call_off() -> None:
+        raise ReleaseError("superseded")
+
+    async with world.client() as client:
+        with pytest.raises(ReleaseError, match="superseded"):
+            await world.publisher(client).publish(world.model(2), 2, before_swap=call_off)
+    assert await world.consumed() == world.model(1).read_bytes()
+
+
+async def test_a_model_that_is_not_the_accepted_one_any_more_is_not_published(world: World) -> None:
+    async with world.client() as client:
+        with pytest.raises(ReleaseError, match="not the model that was accepted"):
+            await world.publisher(client).publish(world.model(1), 1, sha256="f" * 64)
+
+
 @pytest.mark.parametrize("uploader_reads", [False, True], indirect=True)
-async def test_an_end_at_any_request_leaves_a_whole_model_and_is_finished_later(world: World, front: tuple[str, Front], way: str) -> None:
-    proxy = front[1]
+async def test_an_upload_that_a_killed_process_left_is_aborted_by_the_next_release_also_without_the_right_to_list(
+    world: World,
+    front: tuple[str, Front],
+    uploader_reads: bool,  # noqa: FBT001
+) -> None:
+    front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1].startswith(("PUT", "DELETE")) else None
+    with pytest.raises(OutsideError):
+        await world.publish(world.model(1), 1)  # it cannot abort either, as one that is killed
+    assert world.layout.uploads.exists()
+    front[1].on_request = lambda _: None
+    front[1].seen.clear()
+    await world.publish(world.model(2), 2)  # a newer one
+    assert f"DELETE /models/{PartNames.versioned(world.name, 1).big}" in front[1].seen
+    assert not world.layout.uploads.exists()
+
+
+@pytest.mark.parametrize("uploader_reads", [True], indirect=True)  # this store lets nobody remove what he may not see
+async def test_old_versions_are_removed_but_those_that_may_be_needed(world: World) -> None:
+    world.settings = world.settings.model_copy(update={"keep_versions": 2})
+    for serial in range(1, 5):
+        await world.publish(world.model(serial), serial)
+    stored = []
+    for serial in range(1, 5):
+        with suppress(ReleaseError):
+            await world.big(PartNames.versioned(world.name, serial).big)
+            stored.append(serial)
+    assert stored == [3, 4]
+    assert await world.consumed() == world.model(4).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("uploader_reads", "stored"), [(True, "there"), (True, "gone"), (False, "not copied"), (False, "rekeyed")], indirect=["uploader_reads"]
+)
+async def test_the_release_before_is_put_back_from_its_version_or_its_model(
+    world: World,
+    front: tuple[str, Front],
+    stored: str,
+) -> None:
     await world.publish(world.model(1), 1)
-    old, serial = world.model(1).read_bytes(), 1
-    swapped_late = False
-    while True:
-        serial += 1
-        model = world.model(serial)
-        proxy.seen.clear()
-        attempt = asyncio.ensure_future(world.publish(model, serial))
-        fail_at = proxy.requests + serial - 1
-
-        def end(number: int, attempt: "asyncio.Future[object]" = attempt, fail_at: int = fail_at) -> web.Response | None:
-            if number < fail_at:
-                return None
-            if way == "cancelled":
-                attempt.cancel()
-            return web.Response(status=400)
-
-        proxy.on_request = end
-        failed = (await asyncio.gather(attempt, return_exceptions=True))[0]
-        proxy.on_request = lambda _: None
-        if not isinstance(failed, BaseException):
-            break
-        assert isinstance(failed, AzaionError if way == "refused" else asyncio.CancelledError), proxy.seen
-        now = await world.consumed()
-        assert now in {old, model.read_bytes()}, proxy.seen
-        swapped_late |= now != old
-        await world.publish(model, serial)
-        old = model.read_bytes()
-        assert await world.consumed() == old
-    assert swapped_late
-    assert serial > 12  # there are that many requests to fail at
+    if stored == "gone":
+        async with CdnClient(world.credentials, "models", region=world.store.region) as cdn:
+            assert await cdn.remove(PartNames.versioned(world.name, 1).big)
+    if stored == "rekeyed":
+        world.settings = world.settings.model_copy(update={"model_key": SecretStr("rotated")})
+    damage_first_read_after_swap(front[1], f"/models/{world.name}.big")
+    with pytest.raises(ReleaseError, match="decrypts to something else"):
+        await world.publish(world.model(2), 2)
+    joined = world.platform_api.resource("models", f"{world.name}.small") + await world.big()
+    key = "rotated" if stored == "rekeyed" else MODEL_KEY
+    assert formulas.decrypt(joined, key) == PADDING + world.model(1).read_bytes()
+    assert ReleaseRecords(world.layout.releases).load(2) is None  # the next attempt begins anew
 
 
-async def test_a_dropped_connection_or_two_do_not_matter(world: World, front: tuple[str, Front]) -> None:
-    dropped: dict[str, int] = {}
-
-    def drop(_: int) -> web.Response | None:
-        request = front[1].seen[-1]
-        if request.startswith(("PUT", "GET", "POST /resources")) and dropped.setdefault(request, 0) < 1:
-            dropped[request] += 1
-            return web.Response(status=503)
-        return None
-
-    front[1].on_request = drop
+@pytest.mark.parametrize("uploader_reads", [True], indirect=True)
+async def test_a_first_release_that_does_not_verify_is_taken_back(world: World, front: tuple[str, Front]) -> None:
+    damage_first_read_after_swap(front[1], f"/models/{world.name}.big")
+    with pytest.raises(ReleaseError, match="decrypts to something else"):
+        await world.publish(world.model(1), 1)
+    with pytest.raises(ReleaseError, match="not there"):
+        await world.big()
     await world.publish(world.model(1), 1)
-    assert len(dropped) >= 5
+    assert await world.consumed() == world.model(1).read_bytes()
+
+
+async def test_any_flipped_bit_in_what_is_stored_is_found(world: World, front: tuple[str, Front]) -> None:
+    front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1].startswith("POST /resources") else None
+    with pytest.raises(OutsideError):
+        await world.publish(world.model(1), 1)
+    front[1].on_request = lambda _: None
+    record = ReleaseRecords(world.layout.releases).load(1)
+    assert record is not None
+    whole = await world.big(PartNames.versioned(world.name, 1).big)
+    key = aes_key(MODEL_KEY)
+    async with world.client() as client, CdnClient(world.credentials, "models", region=world.store.region) as cdn:
+        parts = Parts(cdn, client, world.settings, key)
+        for place in (0, 15, 16, 1100, 25_000, len(whole) - 17, len(whole) - 1):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << place % 8
+            await cdn.put(f"{world.name}.damaged", bytes(damaged))
+            with pytest.raises(ReleaseError):
+                await parts.consume(f"{world.name}.damaged", record)
+        for content in (whole[:-16], whole[:-1], whole + whole[-16:], b""):
+            await cdn.put(f"{world.name}.damaged", content)
+            with pytest.raises(ReleaseError, match="bytes in the object store"):
+                await parts.consume(f"{world.name}.damaged", record)
+
+
+async def test_a_model_is_run_before_and_after_the_swap_and_nothing_of_it_stays(world: World) -> None:
+    world.probe = OnnxProbe()
+    path = world.root / "model.onnx"
+    path.write_bytes(onnx_model(1, 16))
+    published = await world.publish(path, 1)
+    assert published.ran == IDENTICAL
+    assert [file.name for file in world.layout.releases.iterdir()] == ["1.json"]
+
+
+async def test_a_model_that_does_not_run_never_reaches_consumers(world: World) -> None:
+    await world.publish(world.model(1), 1)
+    world.probe = OnnxProbe()
+    with pytest.raises(ReleaseError, match="does not run the model"):
+        await world.publish(world.model(2), 2)
     assert await world.consumed() == world.model(1).read_bytes()
 
 
@@ -306,7 +289,7 @@ async def test_credentials_that_were_rotated_are_fetched_once_more(world: World)
         return good if world.fetched > 1 else good.model_copy(update={"uploader_access_secret": SecretStr("last quarter's")})
 
     async with world.client() as client:
-        await Publisher(world.settings, client, rotating, world.layout).publish(world.model(1), 1)
+        await Publisher(world.settings, client, rotating, world.layout, probe=NO_PROBE).publish(world.model(1), 1)
     assert world.fetched == 2
     assert await world.consumed() == world.model(1).read_bytes()
 
@@ -344,6 +327,8 @@ async def test_a_model_that_vanished_is_named(world: World) -> None:
 
 async def test_nothing_is_left_beside_the_record_and_no_secret_is_in_it(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="azaion_daemon")
+    for library in ("httpx", "httpcore", "botocore.credentials", "aiobotocore", "asyncio"):
+        caplog.set_level("DEBUG", logger=library)
     published = await world.publish(world.model(1), 1)
     (record,) = world.layout.releases.iterdir()
     kept = ReleaseRecords(world.layout.releases).load(1)
@@ -359,6 +344,11 @@ async def test_the_event_loop_is_not_blocked_by_reading_or_encrypting(world: Wor
     await world.publish(world.model(1, size=14_000_000), 1)
 
 
+def s3_error(status: int, code: str) -> web.Response:
+    body = f'<?xml version="1.0" encoding="UTF-8"?><Error><Code>{code}</Code><Message>m</Message><RequestId>1</RequestId></Error>'
+    return web.Response(status=status, text=body, content_type="application/xml")
+
+
 class TestCdn:
     """The client alone."""
 
@@ -371,7 +361,7 @@ class TestCdn:
         model = world.model(3, size=13_000_000)
         with model.open("rb") as file:
             await cdn.upload(f"{world.name}.file", file)
-        assert await cdn.size(f"{world.name}.file") == model.stat().st_size
+        assert (await cdn.look(f"{world.name}.file")).size == model.stat().st_size
         assert b"".join([chunk async for chunk in cdn.download(f"{world.name}.file")]) == model.read_bytes()
 
     async def test_what_is_not_there_is_named(self, cdn: CdnClient, world: World) -> None:
@@ -385,9 +375,9 @@ class TestCdn:
 
     async def test_copying_without_the_right_to_read_says_no(self, cdn: CdnClient, world: World, object_store: ObjectStore) -> None:
         await cdn.put(f"{world.name}.a", b"content")
-        assert not await cdn.copy(f"{world.name}.a", f"{world.name}.b")
+        assert await cdn.copy(f"{world.name}.a", f"{world.name}.b") is None
         object_store.grant_read(True)
-        assert await cdn.copy(f"{world.name}.a", f"{world.name}.b")
+        assert await cdn.copy(f"{world.name}.a", f"{world.name}.b") is not None
         assert await world.big(f"{world.name}.b") == b"content"
 
     async def test_an_upload_that_fails_is_aborted(self, cdn: CdnClient, world: World, front: tuple[str, Front]) -> None:
@@ -405,19 +395,96 @@ class TestCdn:
             await cdn.upload(f"{world.name}.big", Breaking())
         assert front[1].seen[-1] == f"DELETE /models/{world.name}.big"
         with pytest.raises(ReleaseError):
-            await cdn.size(f"{world.name}.big")
+            await cdn.look(f"{world.name}.big")
 
-    @pytest.mark.parametrize("uploader_reads", [True], indirect=True)
-    async def test_what_a_killed_upload_left_is_removed_by_the_next(self, cdn: CdnClient, world: World, front: tuple[str, Front]) -> None:
-        front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1].startswith(("PUT", "DELETE")) else None
-        with world.model(1).open("rb") as file, pytest.raises(OutsideError):
-            await cdn.upload(f"{world.name}.big", file)
-        front[1].on_request = lambda _: None
-        front[1].seen.clear()
+    async def test_what_writes_is_signed_by_the_uploader_and_what_reads_by_the_downloader(
+        self, cdn: CdnClient, world: World, front: tuple[str, Front], object_store: ObjectStore
+    ) -> None:
+        object_store.grant_read(True)
         with world.model(1).open("rb") as file:
             await cdn.upload(f"{world.name}.big", file)
-        assert f"DELETE /models/{world.name}.big" in front[1].seen
+        await cdn.copy(f"{world.name}.big", f"{world.name}.copy")
+        await cdn.remove(f"{world.name}.copy")
+        await cdn.look(f"{world.name}.big")
+        assert [chunk async for chunk in cdn.download(f"{world.name}.big")]
+        writing = {key for method, key in front[1].keys if method in {"PUT", "POST", "DELETE"}}
+        reading = {key for method, key in front[1].keys if method in {"GET", "HEAD"}}
+        assert (writing, reading) == ({world.store.uploader.key}, {world.store.downloader.key})
+
+    async def test_a_store_that_is_busy_or_loses_a_connection_is_tried_again(
+        self, cdn: CdnClient, world: World, front: tuple[str, Front]
+    ) -> None:
+        left = ["slow", "reset"]
+
+        def fail(_: int) -> web.Response | None:
+            if not front[1].seen[-1].startswith("PUT") or not left:
+                return None
+            if left.pop() == "reset":
+                raise ConnectionError
+            return s3_error(503, "SlowDown")
+
+        front[1].on_request = fail
+        with world.model(1).open("rb") as file:
+            await cdn.upload(f"{world.name}.big", file)
+        assert left == []
         assert await world.big() == world.model(1).read_bytes()
+
+    async def test_an_error_in_an_answer_with_status_200_is_an_error(self, cdn: CdnClient, world: World, front: tuple[str, Front]) -> None:
+        posts = 0
+
+        def fail(_: int) -> web.Response | None:
+            nonlocal posts
+            posts += front[1].seen[-1].startswith("POST")
+            return s3_error(200, "InternalError") if posts > 1 and front[1].seen[-1].startswith("POST") else None
+
+        front[1].on_request = fail
+        with world.model(1).open("rb") as file, pytest.raises(OutsideError, match="InternalError"):
+            await cdn.upload(f"{world.name}.big", file)
+        front[1].on_request = lambda _: None
+        with pytest.raises(ReleaseError, match="not there"):
+            await world.big()
+
+    async def test_clocks_that_differ_are_called_that(self, cdn: CdnClient, world: World, front: tuple[str, Front]) -> None:
+        front[1].on_request = lambda _: s3_error(403, "RequestTimeTooSkewed")
+        with pytest.raises(ClockError, match="timedatectl"):
+            await cdn.put("a", b"")
+        with pytest.raises(ClockError):
+            await cdn.copy("a", "b")
+
+    async def test_what_is_no_object_store_is_an_outage(self, cdn: CdnClient, front: tuple[str, Front]) -> None:
+        front[1].on_request = lambda _: web.Response(text="<html>It works!</html>", content_type="text/html")
+        with pytest.raises(OutsideError, match="does not speak S3"):
+            await cdn.upload("a", io.BytesIO(b"content"))
+
+    async def test_no_more_is_read_than_is_on_its_way(self, cdn: CdnClient, world: World, front: tuple[str, Front]) -> None:
+        class Counting:
+            given = 0
+
+            def readinto(self, buffer: memoryview) -> int:
+                if self.given == 9:
+                    return 0
+                self.given += 1
+                return len(buffer)
+
+        source = Counting()
+        most = done = 0
+
+        async def watch(_: int, what: str, answer: web.Response) -> web.Response:
+            nonlocal most, done
+            if what.startswith("PUT"):
+                most = max(most, source.given - done)
+                done += 1
+            return answer
+
+        front[1].on_answer = watch
+        await cdn.upload(f"{world.name}.big", source)
+        assert done == 9
+        assert most <= PARTS_IN_FLIGHT
+
+    async def test_a_file_of_certificates_that_is_none_is_the_operators_to_mend(self, world: World) -> None:
+        with pytest.raises(OperatorError, match=r"publish\.cdn_ca_file"):
+            async with CdnClient(world.credentials, "models", region="us-east-1", ca_file=world.root / "none.pem"):
+                pass
 
     async def test_a_host_that_is_none_is_named(self, world: World) -> None:
         wrong = world.credentials.model_copy(update={"host": "http://not a host"})

@@ -1,6 +1,7 @@
 """Serial numbers only grow, and a manifest is the same however often its release is cut short."""
 
 import asyncio
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,28 +19,28 @@ from azaion_daemon.publish.signing import SigningKey, SigningKeyError, SigningKe
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Model
-from tests.integration.test_publish_release import Front, World, front, sha256, uploader_reads, world  # noqa: F401 - fixtures
+from tests.integration.publishing import Front, World
 from tests.unit.builders import make_root
 
 
-async def stored(world: World, name: str) -> bytes | None:  # noqa: F811
+async def stored(world: World, name: str) -> bytes | None:
     direct = world.credentials.model_copy(update={"host": world.store.endpoint})
     async with CdnClient(direct, "models", region=world.store.region) as cdn:
         return await fetch_manifest(cdn, name)
 
 
-async def put(world: World, name: str, content: bytes) -> None:  # noqa: F811
+async def put(world: World, name: str, content: bytes) -> None:
     direct = world.credentials.model_copy(update={"host": world.store.endpoint})
     async with CdnClient(direct, "models", region=world.store.region) as cdn:
         await cdn.put(name, content)
 
 
-async def published(world: World) -> Manifest | None:  # noqa: F811
+async def published(world: World) -> Manifest | None:
     envelope = await stored(world, current_manifest(world.name))
     return None if envelope is None else verify(envelope, [SigningKeys(world.layout, None).public()])
 
 
-def forget_everything(world: World, directory: str, *, keep_key: bool = True) -> None:  # noqa: F811
+def forget_everything(world: World, directory: str, *, keep_key: bool = True) -> None:
     """Another root, as after a loss: the signing key comes out of a backup, or not."""
     before, world.layout = world.layout, Layout(world.root / directory)
     world.layout.releases.mkdir(parents=True)
@@ -47,7 +48,7 @@ def forget_everything(world: World, directory: str, *, keep_key: bool = True) ->
         shutil.copy2(before.signing_key, world.layout.signing_key)
 
 
-async def test_a_serial_below_what_was_published_is_not_used_although_everything_here_was_lost(world: World) -> None:  # noqa: F811
+async def test_a_serial_below_what_was_published_is_not_used_although_everything_here_was_lost(world: World) -> None:
     await world.publish(world.model(7), 7)
     forget_everything(world, "anew")
     for serial in (1, 7):
@@ -59,7 +60,7 @@ async def test_a_serial_below_what_was_published_is_not_used_although_everything
     assert await world.consumed() == world.model(8).read_bytes()
 
 
-async def test_a_release_whose_manifest_never_became_the_current_one_counts_too(world: World, front: tuple[str, Front]) -> None:  # noqa: F811
+async def test_a_release_whose_manifest_never_became_the_current_one_counts_too(world: World, front: tuple[str, Front]) -> None:
     await world.publish(world.model(1), 1)
     current = f"PUT /models/{current_manifest(world.name)}"
     front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1] == current else None
@@ -71,7 +72,7 @@ async def test_a_release_whose_manifest_never_became_the_current_one_counts_too(
         await world.publish(world.model(3), 2)
 
 
-async def test_the_records_alone_hold_back_an_older_serial(world: World) -> None:  # noqa: F811
+async def test_the_records_alone_hold_back_an_older_serial(world: World) -> None:
     await world.publish(world.model(4), 4)
     with pytest.raises(SerialUsedError, match="release 4 was begun before, as its record says"):
         await world.publish(world.model(4), 3)
@@ -79,7 +80,7 @@ async def test_the_records_alone_hold_back_an_older_serial(world: World) -> None
         await world.publish(world.model(5), 4)
 
 
-async def test_a_manifest_of_a_lost_key_counts_as_far_as_that_can_do_no_harm(world: World) -> None:  # noqa: F811
+async def test_a_manifest_of_a_lost_key_counts_as_far_as_that_can_do_no_harm(world: World) -> None:
     await world.publish(world.model(7), 7)
     manifest = await published(world)
     assert manifest is not None
@@ -96,14 +97,14 @@ async def test_a_manifest_of_a_lost_key_counts_as_far_as_that_can_do_no_harm(wor
 
 
 @pytest.mark.parametrize("garbage", [b"", b"{}", b"x" * 400_000])
-async def test_what_is_no_manifest_holds_nothing_back(world: World, garbage: bytes) -> None:  # noqa: F811
+async def test_what_is_no_manifest_holds_nothing_back(world: World, garbage: bytes) -> None:
     await put(world, current_manifest(world.name), garbage)
     await world.publish(world.model(1), 1)
     assert await published(world) is not None
 
 
 async def test_the_outbox_publishes_under_the_next_free_serial_of_a_ledger_that_came_out_of_a_backup(
-    world: World,  # noqa: F811
+    world: World,
     tmp_path: Path,
 ) -> None:
     await world.publish(world.model(7), 7)
@@ -112,7 +113,7 @@ async def test_the_outbox_publishes_under_the_next_free_serial_of_a_ledger_that_
     world.layout = layout
     ledger = LedgerThread(Ledger(layout.ledger))
     file = world.model(1)
-    digest = sha256(file.read_bytes())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     await ledger(ledger.ledger.put_current_model, Model(digest, None, "d", {}, str(file), current=True, created=1.0))
     released = asyncio.Event()
 
@@ -138,8 +139,8 @@ async def test_the_outbox_publishes_under_the_next_free_serial_of_a_ledger_that_
 
 
 async def test_an_end_at_any_of_the_last_requests_leaves_a_manifest_that_leads_to_a_whole_release_and_never_goes_back(
-    world: World,  # noqa: F811
-    front: tuple[str, Front],  # noqa: F811
+    world: World,
+    front: tuple[str, Front],
 ) -> None:
     proxy = front[1]
     await world.publish(world.model(1), 1)
@@ -159,7 +160,7 @@ async def test_an_end_at_any_of_the_last_requests_leaves_a_manifest_that_leads_t
         seen = await published(world)
         assert seen is not None
         assert last <= seen.serial <= serial
-        assert sha256(await world.big(seen.big.name)) == seen.big.sha256
+        assert hashlib.sha256(await world.big(seen.big.name)).hexdigest() == seen.big.sha256
         between = await stored(world, versioned_manifest(world.name, serial))
         await world.publish(model, serial)
         after = await stored(world, versioned_manifest(world.name, serial))
@@ -171,7 +172,7 @@ async def test_an_end_at_any_of_the_last_requests_leaves_a_manifest_that_leads_t
     assert cut >= 3  # ends between the first and the last request of a manifest
 
 
-async def test_a_signing_key_of_no_use_is_noticed_before_anything_is_uploaded(world: World, front: tuple[str, Front]) -> None:  # noqa: F811
+async def test_a_signing_key_of_no_use_is_noticed_before_anything_is_uploaded(world: World, front: tuple[str, Front]) -> None:
     await world.publish(world.model(1), 1)
     world.layout.signing_key.write_bytes(b"torn")
     front[1].seen.clear()
@@ -180,7 +181,7 @@ async def test_a_signing_key_of_no_use_is_noticed_before_anything_is_uploaded(wo
     assert [request for request in front[1].seen if not request.startswith("GET")] == []
 
 
-async def test_a_key_that_was_replaced_in_between_signs_the_same_once_more(world: World, front: tuple[str, Front]) -> None:  # noqa: F811
+async def test_a_key_that_was_replaced_in_between_signs_the_same_once_more(world: World, front: tuple[str, Front]) -> None:
     current = f"PUT /models/{current_manifest(world.name)}"
     front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1] == current else None
     with pytest.raises(OutsideError):
@@ -196,7 +197,7 @@ async def test_a_key_that_was_replaced_in_between_signs_the_same_once_more(world
     assert await stored(world, versioned_manifest(world.name, 1)) != first
 
 
-async def test_the_private_key_is_in_no_record_and_no_log_line(world: World, caplog: pytest.LogCaptureFixture) -> None:  # noqa: F811
+async def test_the_private_key_is_in_no_record_and_no_log_line(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG", logger="azaion_daemon")
     await world.publish(world.model(1), 1)
     secret = world.layout.signing_key.read_text().splitlines()[1]
@@ -204,7 +205,7 @@ async def test_the_private_key_is_in_no_record_and_no_log_line(world: World, cap
     assert secret not in record.read_text() + caplog.text
 
 
-async def test_a_release_that_a_version_without_manifests_began_is_begun_anew(world: World, front: tuple[str, Front]) -> None:  # noqa: F811
+async def test_a_release_that_a_version_without_manifests_began_is_begun_anew(world: World, front: tuple[str, Front]) -> None:
     front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1].startswith("POST /resources") else None
     with pytest.raises(OutsideError):
         await world.publish(world.model(1), 1)

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_no_answer_is_too_odd(document: Any, header: str | None) -> None:
     answers.token(document)
     answers.names(document)
     answers.error_code(document)
-    assert 0 <= answers.retry_after_s(header, document) < math.inf
+    assert 0 <= answers.retry_after_s(header, document, date=header, now=0) < math.inf
 
 
 @pytest.mark.parametrize(
@@ -69,10 +70,27 @@ def test_no_answer_is_too_odd(document: Any, header: str | None) -> None:
         (None, {"RetryAfterSeconds": 12}, 12),
         ("Wed, 21 Oct 2026 07:28:00 GMT", {"retryAfterSeconds": "3"}, 3),
         (None, None, 0),
+        ("-5", None, 0),
+        ("99999999999", None, 86_400),
+        ("soon", None, 0),
     ],
 )
 def test_the_wait_that_a_server_asks_for(header: str | None, document: Any, expected: float) -> None:
-    assert answers.retry_after_s(header, document) == expected
+    assert answers.retry_after_s(header, document, now=0) == expected
+
+
+@pytest.mark.parametrize(
+    ("header", "date", "expected"),
+    [
+        ("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:27:30 GMT", 30),  # by the server's clock, whatever ours says
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None, 3600),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 09:00:00 GMT", 0),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", None, 86_400),
+    ],
+)
+def test_a_time_to_come_back_at_is_a_wait(header: str, date: str | None, expected: float) -> None:
+    ours = datetime(2026, 10, 21, 6, 28, tzinfo=UTC).timestamp()
+    assert answers.retry_after_s(header, None, date=date, now=ours) == expected
 
 
 @pytest.mark.parametrize("entry", ["a.small", {"Name": "a.small", "Size": 3}, {"fileName": "a.small"}])
@@ -82,7 +100,7 @@ def test_listings_of_names_and_of_objects(entry: Any) -> None:
 
 @pytest.mark.parametrize("code", [10, 30, 38, 40, 45, 50, 60, 999])
 def test_every_error_code_is_a_sentence(code: int) -> None:
-    sentence = answers.sentence(code, "u@x.io")
+    sentence = answers.sentence(code, "u@x.io", "CPU: x")
     assert "{" not in sentence
     assert len(sentence) > 30
 

@@ -1,6 +1,7 @@
 """The cipher as a stream: whatever the pieces, the same as in one go."""
 
 import itertools
+from contextlib import suppress
 
 import pytest
 from cryptography.hazmat.primitives import padding
@@ -69,3 +70,34 @@ def test_another_key_is_refused_by_the_padding() -> None:
 def test_what_was_never_encrypted_is_refused() -> None:
     with pytest.raises(CipherError):
         decrypt(b"<html>not found</html>", KEY)
+
+
+def test_a_known_answer() -> None:
+    """NIST SP 800-38A, F.2.5: CBC-AES256.Encrypt."""
+    key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+    plaintext = bytes.fromhex(
+        "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
+    )
+    expected = bytes.fromhex(
+        "f58c4c04d6e5f1ba779eabfb5f7bfbd69cfc4e967edb808d679f777bc6702c7d39f23369a9d9bacfa530e26304231461b2eb05e2c39be9fcda6c19078c6a9d1b"
+    )
+    encryptor = Encryptor(key, IV)
+    assert encryptor.iv + encryptor.update(plaintext) == IV + expected
+    assert decrypt(IV + expected + encryptor.finish(), key) == plaintext
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(min_value=0), st.integers(min_value=0, max_value=7))
+def test_a_flipped_bit_never_gives_the_plaintext(plaintext: bytes, place: int, bit: int) -> None:
+    """It is an error, or something else, which the digest tells: there is no MAC."""
+    damaged = bytearray(reference(plaintext))
+    damaged[place % len(damaged)] ^= 1 << bit
+    with suppress(CipherError):
+        assert decrypt(bytes(damaged), KEY) != plaintext
+
+
+@given(st.binary(max_size=300), st.integers(min_value=0))
+def test_a_cut_of_whole_blocks_never_gives_the_plaintext(plaintext: bytes, blocks: int) -> None:
+    stream = reference(plaintext)
+    cut = stream[: blocks % (len(stream) // 16) * 16]
+    with suppress(CipherError):
+        assert decrypt(cut, KEY) != plaintext

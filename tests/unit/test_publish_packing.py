@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from azaion_daemon.errors import ReleaseError, StorageError
+from azaion_daemon.errors import ReleaseError
 from azaion_daemon.publish.cipher import decrypt
 from azaion_daemon.publish.keys import aes_key
-from azaion_daemon.publish.packing import PADDING, SMALL_BYTES, BigPart, model_digests, padding, small_part, split_size
+from azaion_daemon.publish.packing import PADDING, SMALL_BYTES, BigPart, ModelGoneError, model_digests, padding, small_part, split_size
 
 KEY = aes_key("a model key")
 
@@ -165,5 +165,5 @@ def test_a_model_that_is_cut_while_it_is_read_is_refused(tmp_path: Path) -> None
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"missing\.onnx"):
+    with pytest.raises(ModelGoneError, match=r"missing\.onnx"):
         model_digests(tmp_path / "missing.onnx")

@@ -34,14 +34,14 @@ def test_differences_are_named_by_their_paths_down_to_the_last_key() -> None:
 def test_each_setting_takes_effect_when_its_mark_says_or_waits_for_a_restart() -> None:
     after = settings(
         stream__password="new", stream__name="other", trigger__quiet_minutes=1, trigger__schedule="0 2 * * *", training__epochs=2,
-        export__imgsz=96, dataset__split={"train": 80, "valid": 10, "test": 10}, api__email="other",
+        export__imgsz=96, dataset__split={"train": 80, "valid": 10, "test": 10}, api__email="other", api__hardware="h",
     )  # fmt: skip
     plan = plan_reload(settings(), after)
-    assert set(plan.applied) == {"stream.password", "trigger.quiet_minutes", "trigger.schedule"}
+    assert set(plan.applied) == {"stream.password", "trigger.quiet_minutes", "trigger.schedule", "api.email"}
     assert set(plan.next_job) == {"training.epochs", "export.imgsz", "dataset.split.train", "dataset.split.valid"}
-    assert set(plan.restart_required) == {"stream.name", "api.email"}
+    assert set(plan.restart_required) == {"stream.name", "api.hardware"}
     running = plan.running
-    assert (running.stream.password.get_secret_value(), running.stream.name, running.api.email) == ("new", "s", "e")
+    assert (running.stream.password.get_secret_value(), running.stream.name, running.api.email) == ("new", "s", "other")
     assert (running.trigger, running.training, running.export, running.dataset) == (
         after.trigger, after.training, after.export, after.dataset,
     )  # fmt: skip
