@@ -4,10 +4,10 @@ import asyncio
 import sys
 from collections.abc import Callable
 
+from azaion_daemon.conducting.forming import DatasetFormer
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.dataset.snapshot import Snapshot, remove_debris
 from azaion_daemon.errors import AzaionError, DiskFullError, OperatorError, gravest
-from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from azaion_daemon import __version__
-from azaion_daemon.conductor import Conductor
+from azaion_daemon.conducting.conductor import Conductor
+from azaion_daemon.conducting.forming import DatasetFormer
+from azaion_daemon.conducting.judging import Judge
+from azaion_daemon.conducting.promoting import Promoter
+from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
-from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
-from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
@@ -32,7 +34,6 @@ from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model, jobs_document
 from azaion_daemon.outbox import Outbox, shown
-from azaion_daemon.promoting import Promoter
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
@@ -48,7 +49,6 @@ from azaion_daemon.stream.resume import Resume
 from azaion_daemon.stream.tls import tls_context
 from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
-from azaion_daemon.triggering import Trigger
 
 log = get_logger(__name__)
 

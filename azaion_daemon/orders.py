@@ -4,16 +4,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from azaion_daemon.conductor import Conductor, UnderWay
+from azaion_daemon.conducting.conductor import Conductor, UnderWay
+from azaion_daemon.conducting.promoting import Promoter
+from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.ops.job_status import job_document, under_way_document
 from azaion_daemon.ops.requests import Request, wishes_of
-from azaion_daemon.promoting import Promoter
 from azaion_daemon.releasing import RollBack
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision
-from azaion_daemon.triggering import Trigger
 
 TRAININGS = frozenset({"train_now", "train_cancel", "promote", "reject"})
 """The kinds of requests that concern trainings."""

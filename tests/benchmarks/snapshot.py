@@ -19,9 +19,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from azaion_daemon.conducting.forming import DatasetFormer
 from azaion_daemon.dataset.classes import Classes
 from azaion_daemon.dataset.snapshot import Snapshot
-from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline

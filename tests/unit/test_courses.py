@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from azaion_daemon.conducting.judging import Judge
 from azaion_daemon.errors import OperatorError
-from azaion_daemon.judging import Judge
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread

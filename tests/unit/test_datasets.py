@@ -301,7 +301,7 @@ def test_a_full_disk_ends_a_command_that_does_not_go_on_by_itself(site: Site, mo
             raise OSError(errno.ENOSPC, "No space left on device")
 
     site.put(rows_of(10))
-    monkeypatch.setattr("azaion_daemon.forming.DatasetFormer.form", fail)
+    monkeypatch.setattr("azaion_daemon.conducting.forming.DatasetFormer.form", fail)
     result = site.run("build")
     assert result.exit_code == os.EX_IOERR
     assert "No space left on device. Free some space; nothing is lost. No dataset was formed: run this again then." in result.stderr

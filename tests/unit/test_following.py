@@ -10,7 +10,7 @@ import pytest
 import structlog
 from blockbuster import BlockBuster
 
-from azaion_daemon.following import EpochLog
+from azaion_daemon.conducting.following import EpochLog
 from azaion_daemon.training.history import EpochRecord
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from azaion_daemon.conducting.forming import DatasetFormer
 from azaion_daemon.dataset.classes import Classes
 from azaion_daemon.errors import DatasetError
-from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from azaion_daemon.conducting.forming import DatasetFormer, reduction_for
 from azaion_daemon.dataset.classes import Classes
 from azaion_daemon.dataset.reduction import Reduction
 from azaion_daemon.dataset.resized_cache import cached_digests
 from azaion_daemon.dataset.snapshot import Snapshot
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import DatasetError, DiskFullError
-from azaion_daemon.forming import DatasetFormer, reduction_for
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from azaion_daemon.gpu_queue import GpuQueue
+from azaion_daemon.conducting.gpu_queue import GpuQueue
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.training.gpus import Chosen, Discovery, Gpu, Wait
 from azaion_daemon.training.jobs import JobSpec

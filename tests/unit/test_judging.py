@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from azaion_daemon.conducting.judging import Judge
 from azaion_daemon.errors import DiskFullError, TrainingError
-from azaion_daemon.judging import Judge
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from azaion_daemon.conducting.installing import Installer
+from azaion_daemon.conducting.promoting import Promoter
 from azaion_daemon.errors import DiskFullError, OperatorError
 from azaion_daemon.ingest.space import Space
-from azaion_daemon.installing import Installer
-from azaion_daemon.promoting import Promoter
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Model

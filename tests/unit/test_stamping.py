@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from azaion_daemon.stamping import stamp_report, stamp_reports
+from azaion_daemon.conducting.stamping import stamp_report, stamp_reports
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Check

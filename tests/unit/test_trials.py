@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from azaion_daemon.conducting.trials import Peak, sentence, try_encryption
 from azaion_daemon.errors import ReleaseError
 from azaion_daemon.publish import packing
 from azaion_daemon.settings import PublishSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.training.jobs import JobDirectory, JobResult, Outcome
-from azaion_daemon.trials import Peak, sentence, try_encryption
 from tests.unit.test_courses import parallel, until_running
 from tests.unit.test_training_jobs import NOW
 from tests.unit.test_triggering import MEDIA, NIGHT, layout, settings_of, site
@@ -125,7 +125,7 @@ def test_one_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pyte
     model.write_bytes(b"m" * 300_000)
     digests = packing.model_digests(model)
     model.write_bytes(b"m" * 299_999 + b"n")
-    monkeypatch.setattr("azaion_daemon.trials.model_digests", lambda _: digests)
+    monkeypatch.setattr("azaion_daemon.conducting.trials.model_digests", lambda _: digests)
     with pytest.raises(Exception, match="is another after it was encrypted and decrypted") as raised:
         try_encryption(model, PublishSettings())
     assert not isinstance(raised.value, ReleaseError)

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from azaion_daemon.conductor import Conductor
+from azaion_daemon.conducting.conductor import Conductor
+from azaion_daemon.conducting.forming import DatasetFormer
+from azaion_daemon.conducting.judging import Judge
+from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.dataset.classes import load_classes
 from azaion_daemon.errors import DiskFullError
-from azaion_daemon.forming import DatasetFormer
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
-from azaion_daemon.judging import Judge
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import DueRecord, DueTables, TrainingRequest
 from azaion_daemon.store.layout import Home, Layout
@@ -32,7 +33,6 @@ from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelF
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.report_verdict import pending
 from azaion_daemon.training.retry import Again, GiveUp, decide
-from azaion_daemon.triggering import Trigger
 from tests.unit.builders import SMALL, make_root, put_files, row
 
 NIGHT = datetime(2026, 3, 4, 1, 59, 58, tzinfo=UTC).timestamp()

@@ -11,18 +11,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Never
 
-from azaion_daemon.courses import Course, Workshop
+from azaion_daemon.conducting.courses import Course, Workshop
+from azaion_daemon.conducting.forming import DatasetFormer
+from azaion_daemon.conducting.gpu_queue import GpuQueue
+from azaion_daemon.conducting.installing import Installer, complete_result
+from azaion_daemon.conducting.judging import Judge
+from azaion_daemon.conducting.stamping import stamp_report, stamp_reports
+from azaion_daemon.conducting.starts import Retry
+from azaion_daemon.conducting.triggering import Due, Trigger
 from azaion_daemon.dataset.snapshot import remove_debris
 from azaion_daemon.errors import OperatorError, TrainingError
-from azaion_daemon.forming import DatasetFormer
-from azaion_daemon.gpu_queue import GpuQueue
 from azaion_daemon.ingest.pipeline import Pipeline
-from azaion_daemon.installing import Installer, complete_result
-from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
-from azaion_daemon.stamping import stamp_report, stamp_reports
-from azaion_daemon.starts import Retry
 from azaion_daemon.store.durable import is_locked
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
@@ -33,7 +34,6 @@ from azaion_daemon.training.jobs import IN_TRAINING, UNFINISHED, JobDirectory, J
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import decide as decide_retry
 from azaion_daemon.training.rulings import check_overruling, find_to_cancel, verdict_document
-from azaion_daemon.triggering import Due, Trigger
 
 log = get_logger(__name__)
 

@@ -15,18 +15,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from azaion_daemon.conducting.following import EpochLog
+from azaion_daemon.conducting.forming import DatasetFormer
+from azaion_daemon.conducting.gpu_queue import GpuQueue
+from azaion_daemon.conducting.installing import Installer
+from azaion_daemon.conducting.judging import Judge
+from azaion_daemon.conducting.specs import settings_for, spec_for
+from azaion_daemon.conducting.stamping import stamp_report
+from azaion_daemon.conducting.starts import BadEndError, Retry, Starts
+from azaion_daemon.conducting.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
 from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, raise_if_disk_failed
-from azaion_daemon.following import EpochLog
-from azaion_daemon.forming import DatasetFormer
-from azaion_daemon.gpu_queue import GpuQueue
 from azaion_daemon.ingest.space import Space
-from azaion_daemon.installing import Installer
-from azaion_daemon.judging import Judge
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
-from azaion_daemon.specs import settings_for, spec_for
-from azaion_daemon.stamping import stamp_report
-from azaion_daemon.starts import BadEndError, Retry, Starts
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
@@ -47,7 +48,6 @@ from azaion_daemon.training.jobs import (
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.rulings import verdict_document
 from azaion_daemon.training.weights import Start, choose_source, take_for
-from azaion_daemon.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
 
 log = get_logger(__name__)
 

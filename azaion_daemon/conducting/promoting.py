@@ -4,9 +4,9 @@ import asyncio
 import hashlib
 from pathlib import Path
 
+from azaion_daemon.conducting.installing import Installer
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.ingest.space import Space
-from azaion_daemon.installing import Installer
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
