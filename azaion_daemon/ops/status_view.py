@@ -94,7 +94,7 @@ def _model(document: Mapping[str, Any]) -> Iterator[Row]:
     else:
         scores = (("mAP50", current.get("map50")), ("mAP50-95", current.get("map50_95")))
         known = [f"{name} {value:.3f}" for name, value in scores if value is not None]
-        yield Row("model", ", ".join([str(current.get("sha256"))[:12], *(known or ["how good it is is not known"])]))
+        yield Row("model", ", ".join([str(current.get("sha256"))[:12], *(known or ["mAP50 unknown"])]))
     for one in (document.get("releases") or [])[-_RELEASES:]:
         state = str(one.get("state"))
         mood = {"published": Mood.GOOD, "superseded": Mood.DIM}.get(state, Mood.WARN)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,8 +62,9 @@ class Operator:
 
     def end_workers(self) -> None:
         """End the trainings, which outlive their daemon."""
-        for job in (self.root() / "state" / "jobs").glob("*/"):
-            asyncio.run(WorkerPool().cancel(JobDirectory(job)))
+        with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop of its own
+            for job in (self.root() / "state" / "jobs").glob("*/"):
+                thread.submit(asyncio.run, WorkerPool().cancel(JobDirectory(job))).result()
 
     def daemon(self, command: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> "RunningDaemon":
         """A context in which the daemon runs: by its command line, or by a `command` that stands for that and takes the same arguments.

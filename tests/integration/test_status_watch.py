@@ -57,7 +57,8 @@ class Terminal:
         self.resize(columns, lines)
         inherited = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"}}
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command],  # Ctrl-C is the terminal's
+            # Ctrl-C is the terminal's; where tests run in the background it would be ignored.
+            ["env", "--default-signal=INT", "setsid", "--ctty", *command],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

@@ -194,7 +194,7 @@ def test_one_of_two_beside_each_other_is_cancelled_and_the_other_goes_on(trainin
         again = trainings.command("cancel", first["id"])
         assert (again.returncode, "is cancelled already" in again.stderr) == (78, True)
         trainings.let_end()
-        daemon.wait_for_event("job.state", job=second["id"], state="releasing")
+        daemon.wait_for_event("job.judged", job=second["id"])
 
 
 def test_a_cancelling_that_a_kill_cut_short_is_done_by_the_next_start(trainings: Trainings) -> None:
