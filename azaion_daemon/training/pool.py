@@ -251,7 +251,7 @@ class WorkerPool:
         if (left := await self._look_at_gpus(job, pids)) is None or result.outcome is Outcome.DONE:
             return result
         _log.error("worker.gpu_not_free", job=job.path.name, why=left)
-        return result.model_copy(update={"reason": f"{result.reason} {left[0].upper()}{left[1:]}."})
+        return result.model_copy(update={"reason": f"{result.reason} {left[0].upper()}{left[1:].rstrip('.')}."})
 
     async def _look_at_gpus(self, job: JobDirectory, ended: frozenset[int]) -> str | None:
         """What is wrong with the GPUs of a job whose processes were ended, once the driver has had its time."""
