@@ -7,7 +7,7 @@ import pytest
 
 from azaion_daemon.errors import DiskFullError, StorageError, TrainingError
 from azaion_daemon.training.jobs import Outcome
-from azaion_daemon.training.worker.failures import PhaseError, classify
+from azaion_daemon.training.worker.failures import PhaseError, classify, is_the_machines_fault
 from azaion_daemon.training.worker.versions import versions
 
 
@@ -88,3 +88,17 @@ def test_what_is_not_installed_has_no_version_and_costs_no_result(monkeypatch: p
     monkeypatch.setattr(metadata, "version", version)
     assert versions(None)["torch"] == "unknown"
     assert versions(None)["onnxruntime"] != "unknown"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (RuntimeError("CUDA error: unspecified launch failure"), True),
+        (FileNotFoundError("train: Error loading data from /d/train/images"), False),
+        (ValueError("could not determine a constructor for the tag"), False),
+    ],
+)
+def test_a_fault_of_the_machine_is_none_of_the_data(error: Exception, *, expected: bool) -> None:
+    assert is_the_machines_fault(error) is expected
