@@ -47,6 +47,7 @@ from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
 from azaion_daemon.stream.tls import tls_context
+from azaion_daemon.training.gpus import PatientGpus
 from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
 
@@ -125,7 +126,8 @@ class Daemon:
             installing=lambda: self._conductor.installer.lock,
         )
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
-        gpus = NvmlGpus()
+        nvml = NvmlGpus()
+        gpus = PatientGpus(nvml)
         self._judge = Judge(settings, layout, self._ledger, clock=time.time)
         self._conductor = Conductor(
             settings,
@@ -142,7 +144,7 @@ class Daemon:
         )
         self._roll_back = RollBack(layout, self._ledger, self._outbox.order, self._conductor.installer.lock)
         self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
-        self._gpus = GpuWatch(gpus, layout, lambda: [one.job.id for one in self._conductor.under_way])
+        self._gpus = GpuWatch(nvml, layout, lambda: [one.job.id for one in self._conductor.under_way])
         self._inbox = inbox
         self._started = time.time()
         self._state = "starting"

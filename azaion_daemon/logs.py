@@ -102,7 +102,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "worker.epochs_before": ("info", "A training had come so far before this daemon took it up: the last epoch that had ended."),
     "worker.phase": ("info", "A worker entered another phase."),
     "job.judged": ("info", "It was decided about a job's model; `decision` and `why`, `by` the gate or an operator."),
-    "worker.waiting": ("warning", "A job waits for a GPU; see `why`, which is logged again when it changes."),
+    "worker.waiting": ("warning", "A job waits for a GPU, or for space; see `why`, which is logged again when it changes."),
     "worker.retried": ("warning", "A worker ended for a cause that may pass; after `pause_s` the job goes on from its last checkpoint."),
     "worker.stray": ("warning", "A worker lives although its job has ended; it is ended, or `why` says what hinders that."),
     "worker.ended": ("info", "A worker process ended."),

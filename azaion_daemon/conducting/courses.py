@@ -24,7 +24,7 @@ from azaion_daemon.conducting.specs import settings_for, spec_for
 from azaion_daemon.conducting.stamping import stamp_report
 from azaion_daemon.conducting.starts import BadEndError, Retry, Starts
 from azaion_daemon.conducting.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
-from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, raise_if_disk_failed
+from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
@@ -55,6 +55,8 @@ T = TypeVar("T")
 
 _GPU_POLL_S = 30.0
 _NO_SPACE_S = 60.0
+_WAITED_FOR = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.ACCEPTED})
+"""What these states begin with can be done again as soon as there is space. A dataset gives its space back and fails."""
 _BLAMED = {
     Outcome.BAD_JOB: Blame.SETTINGS,
     Outcome.BAD_DATA: Blame.DATA,
@@ -115,9 +117,13 @@ class Course:
                 await self._take(state)
             except AzaionError as error:
                 raise_if_disk_failed(error)
-                if isinstance(error, DiskFullError) and self.job.state == JobState.ACCEPTED:
-                    await asyncio.sleep(_NO_SPACE_S)  # only a daemon that stops gives a full disk up: the next start installs the model
+                if isinstance(error, DiskFullError) and self.job.state in _WAITED_FOR:
+                    # A training of days is not given up for want of space, least of all by a daemon that stops: its next start goes on.
+                    log.warning("worker.waiting", job=self.job.id, why=str(error))
+                    self._waits = str(error)
+                    await asyncio.sleep(_NO_SPACE_S)
                 else:
+                    await self._end_worker(error)
                     await self._fail(error)
             finally:
                 self._waits = None
@@ -174,6 +180,15 @@ class Course:
             await self.take_mark()
         log.error("job.failed", job=self.job.id, why=str(error), blame=blame)
         await self._set(JobState.FAILED, why=str(error), judged=False, blame=blame)
+
+    async def _end_worker(self, error: AzaionError) -> None:
+        """Before a job fails for something else than its worker's end: the worker may live, and nothing would come of it."""
+        if self.job.state != JobState.RUNNING or isinstance(error, BadEndError):
+            return
+        try:
+            await self._shop.workers.cancel(self._directory)
+        except TrainingError as stray:
+            log.warning("worker.stray", job=self.job.id, why=str(stray))
 
     async def take_mark(self) -> None:
         """Have the job show the present moment, with the present settings: for one that ended before its snapshot was taken."""
@@ -273,6 +288,8 @@ class Course:
         if not taken_over:
             await self._store(lambda: shop.judge.prepare(directory, spec))
         elif not await self._starts.goes_on(spec):
+            # What a dead one has started may hold its GPUs, and would be waited for; one that has not said its first word begins anew.
+            await shop.workers.cancel(directory)
             await self._set(JobState.QUEUED, why="no worker of it lives")
             return
         async with self._epochs:

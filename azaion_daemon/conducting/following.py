@@ -57,8 +57,7 @@ class EpochLog:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         self._following.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._following
+        await asyncio.wait([self._following])  # a cancellation of our own that comes meanwhile must not be taken for that one
         if kind is None or issubclass(kind, Exception):  # else the daemon stops, and its next start goes on
             await self._look()
 

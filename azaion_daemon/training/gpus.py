@@ -4,7 +4,9 @@ A lease is a flock on `{name}.lock`, held by the worker itself, so nothing stays
 a GPU's UUID; a machine without GPUs has slots `cpu-0`, `cpu-1` ... in their place.
 """
 
+import threading
 from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -60,6 +62,37 @@ class Gpus(Protocol):
     def discover(self) -> Discovery:
         """The GPUs as they are now."""
         ...
+
+
+class PatientGpus:
+    """The GPUs as another finds them, but for so long only: a driver may hang for good, and with it whoever asks.
+
+    Each look has a thread of its own, which ends with the process. Until one that hangs has come back there is no other.
+    """
+
+    def __init__(self, gpus: Gpus, patience_s: float = 20.0) -> None:
+        self._gpus = gpus
+        self._patience_s = patience_s
+        self._lock = threading.Lock()
+        self._looking: Future[Discovery] | None = None
+
+    def discover(self) -> Discovery:
+        """The GPUs as they are now. What is still looked at is waited for."""
+        with self._lock:
+            looking = self._looking
+            if looking is None or looking.done():
+                looking = self._looking = Future()
+                threading.Thread(target=self._look, args=(looking,), name="nvml", daemon=True).start()
+        try:
+            return looking.result(self._patience_s)
+        except TimeoutError:
+            return Discovery(broken="the NVIDIA driver does not answer: look at nvidia-smi and the kernel's log")
+
+    def _look(self, looking: "Future[Discovery]") -> None:
+        try:
+            looking.set_result(self._gpus.discover())
+        except Exception as error:  # noqa: BLE001 - for whoever waits
+            looking.set_exception(error)
 
 
 def lease_names(found: Discovery, cpu_slots: int = 1) -> tuple[str, ...]:

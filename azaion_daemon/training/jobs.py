@@ -163,6 +163,14 @@ class JobSpec(Document):
         """The names of the leases, in the order in which every worker takes them. Jobs of earlier releases name their GPUs alone."""
         return tuple(sorted(self.leases or self.gpus))
 
+    def render(self) -> bytes:
+        """As JSON: what it was made or read with, and what was changed since.
+
+        A job is resumed by the release that it began with, which refuses a field that only a later one has.
+        """
+        spec = self.model_copy(update={"protocol": self.protocol})
+        return spec.model_dump_json(indent=1, exclude_unset=True).encode() + b"\n"
+
 
 class Progress(Document):
     """How far a worker is. `epoch` and `batch` count from 1; a loss that is not a number is null.
@@ -300,8 +308,11 @@ class JobDirectory:
             raise TrainingError(f"{file} is not a training job: {_first_line(error)}") from error
 
     def read_progress(self) -> Progress | None:
-        """How far the worker is, as far as it said."""
-        return self._read("progress.json", Progress)
+        """How far the worker is, as far as it said. It is never synced: what a power cut has left of it is worth no training."""
+        try:
+            return self._read("progress.json", Progress)
+        except TrainingError:
+            return None
 
     def write_progress(self, progress: Progress) -> None:
         """Replace the progress."""

@@ -133,7 +133,15 @@ class WorkerPool:
             if time.monotonic() > taken_until:
                 raise TrainingError(f"{job.lock} is locked by a process that is no worker. Find it with: fuser {job.lock}")
             await asyncio.sleep(0.1)  # until the one that has it has said who it is
+        await self._clear_up(job)
         return result
+
+    async def _clear_up(self, job: JobDirectory) -> None:
+        """End what a worker whose end nobody saw has left: its children may hold its GPUs. The result stands whatever comes of that."""
+        try:
+            await self.cancel(job)
+        except TrainingError as error:
+            _log.warning("worker.stray", job=job.path.name, why=str(error))
 
     async def cancel(self, job: JobDirectory) -> None:
         """End the job's worker and everything it started, if there is any, and return when all of it is gone.
@@ -243,7 +251,7 @@ class WorkerPool:
         if (left := await self._look_at_gpus(job, pids)) is None or result.outcome is Outcome.DONE:
             return result
         _log.error("worker.gpu_not_free", job=job.path.name, why=left)
-        return result.model_copy(update={"reason": f"{result.reason} {left[0].upper()}{left[1:]}."})
+        return result.model_copy(update={"reason": f"{result.reason} {left[0].upper()}{left[1:].rstrip('.')}."})
 
     async def _look_at_gpus(self, job: JobDirectory, ended: frozenset[int]) -> str | None:
         """What is wrong with the GPUs of a job whose processes were ended, once the driver has had its time."""
@@ -267,7 +275,7 @@ class WorkerPool:
                 reason, counts = f"The disk is full: {reason}", False
         elif end.status == EXIT_NO_SPACE:
             reason, counts = f"The disk is full: the worker could not write its result, {where(progress)}. Free some space.", False
-        elif end.status is None and self._oom_kills() > worker.oom_kills:
+        elif end.status is None and end.signal in {None, signal.SIGKILL} and self._oom_kills() > worker.oom_kills:
             outcome = Outcome.OUT_OF_HOST_MEMORY
             reason = f"The worker {end} {where(progress)}, most likely for the machine's memory: lower training.workers."
         else:

@@ -351,12 +351,16 @@ async def test_a_worker_that_the_kernel_killed_for_memory_is_told_from_one_that_
 ) -> None:
     kills = 7
     pool = WorkerPool(command, progress_s=0.05, oom_kills=lambda: kills)
-    for expected in (Outcome.INFRASTRUCTURE, Outcome.OUT_OF_HOST_MEMORY):
+    for killed, by, expected in (
+        (0, signal.SIGKILL, Outcome.INFRASTRUCTURE),
+        (1, signal.SIGKILL, Outcome.OUT_OF_HOST_MEMORY),
+        (1, signal.SIGSEGV, Outcome.INFRASTRUCTURE),  # the kernel has killed another one, some day
+    ):
         job = make_job()
         task = asyncio.create_task(pool.run(job))
         identity = await ready(job)
-        kills += expected is Outcome.OUT_OF_HOST_MEMORY
-        os.kill(identity.pid, signal.SIGKILL)
+        kills += killed
+        os.kill(identity.pid, by)
         assert (await task).outcome is expected
 
 
@@ -446,6 +450,21 @@ async def test_what_a_killed_worker_leaves_behind_is_ended_before_the_next_start
     assert is_locked(job) == (child == "forked")
     (job.path / "go").touch()
     assert (await pool.run(job)).attempts == 2
+    assert carriers(job) == []
+
+
+async def test_what_a_worker_with_a_result_has_left_is_ended_by_whoever_takes_the_result(
+    command: tuple[str, ...], pool: WorkerPool, make_job: Callable[..., JobDirectory]
+) -> None:
+    job = make_job(child="own session")
+    daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", ANOTHER_DAEMON, str(job.path), *command)
+    identity = await ready(job)
+    daemon.kill()
+    await daemon.wait()
+    (job.path / "go").touch()
+    await until(lambda: not lives(identity))
+    assert len(carriers(job)) == 1
+    assert (await pool.run(job)).attempts == 1
     assert carriers(job) == []
 
 

@@ -8,8 +8,8 @@ from azaion_daemon.errors import DiskFullError
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Model
-from azaion_daemon.training.jobs import JobDirectory, Outcome
-from tests.unit.test_triggering import NIGHT, layout, settings_of, site
+from azaion_daemon.training.jobs import JobDirectory, JobResult, Outcome
+from tests.unit.test_triggering import NIGHT, Worker, layout, settings_of, site
 
 __all__ = ["layout"]
 
@@ -57,6 +57,24 @@ async def test_a_disk_that_is_full_when_a_model_is_installed_costs_no_training(l
         await one.change()
         (job,) = await one.until_states("releasing")
         assert (job.judged, one.worker.epochs, len(one.released), Full.times) == (True, [1], 1, 0)
+
+
+async def test_a_disk_that_is_full_when_a_worker_is_started_costs_no_training(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azaion_daemon.conducting.courses._NO_SPACE_S", 0.01)
+    start, full = Worker.run, 2
+
+    async def run(worker: Worker, job: JobDirectory, on_progress: Any) -> JobResult:
+        nonlocal full
+        if full:
+            full -= 1
+            raise DiskFullError("starting a worker: no space")
+        return await start(worker, job, on_progress)
+
+    monkeypatch.setattr(Worker, "run", run)
+    async with site(layout, settings_of(layout.root)) as one:
+        await one.change()
+        await one.until_states("releasing")
+        assert (full, one.worker.ended) == (0, [])
 
 
 async def test_a_job_that_waits_for_a_gpu_keeps_its_dataset_over_restarts(layout: Layout) -> None:

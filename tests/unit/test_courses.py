@@ -204,6 +204,21 @@ async def test_a_worker_that_died_while_nobody_watched_is_in_the_history(
         assert (first.number, first.outcome, first.counts, reason in first.reason) == (1, "infrastructure", counts, True)
         assert (second.number, second.outcome) == (2, "done")
         assert len(one.worker.specs) == 1
+        assert one.worker.ended == [directory.path]  # what it had started, before GPUs are chosen: it may hold them
+
+
+async def test_a_job_that_fails_while_its_worker_may_live_ends_it(layout: Layout) -> None:
+    async with site(layout, settings_of(layout.root)) as one:
+        one.worker.may_end.clear()
+        await one.change()
+        await until_running(one, 1)
+        (job,) = await one.jobs()
+    directory = directory_of(layout, job)
+    (directory.path / "result.json").write_text('{"of": "another release"}')
+    async with site(layout, settings_of(layout.root)) as one:
+        (job,) = await one.until_states("failed")
+        assert "result.json cannot be understood" in str(job.why)
+        assert one.worker.ended == [directory.path]
 
 
 # Judged

@@ -69,6 +69,23 @@ async def test_fast_epochs_and_the_last_one_are_logged_each_once(job: JobDirecto
         )
 
 
+async def test_a_cancellation_that_comes_while_it_is_left_is_not_swallowed(job: JobDirectory) -> None:
+    entered, may_leave = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        async with EpochLog(job):
+            entered.set()
+            await may_leave.wait()
+
+    task = asyncio.create_task(work())
+    await entered.wait()
+    may_leave.set()
+    await asyncio.sleep(0)  # it waits for its own task now
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_what_ended_when_nobody_was_told_is_logged_at_the_end(job: JobDirectory) -> None:
     with structlog.testing.capture_logs() as logs:
         with suppress(ValueError):

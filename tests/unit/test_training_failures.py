@@ -1,12 +1,14 @@
 """What an exception of the worker means."""
 
 import errno
+from importlib import metadata
 
 import pytest
 
 from azaion_daemon.errors import DiskFullError, StorageError, TrainingError
 from azaion_daemon.training.jobs import Outcome
-from azaion_daemon.training.worker.failures import PhaseError, classify
+from azaion_daemon.training.worker.failures import PhaseError, classify, is_the_machines_fault
+from azaion_daemon.training.worker.versions import versions
 
 
 class OutOfMemoryError(RuntimeError):
@@ -73,3 +75,30 @@ def test_a_full_disk_is_no_failure_of_the_job(error: Exception, *, counts: bool)
     failure = classify(error)
     assert (failure.outcome, failure.counts) == (Outcome.INFRASTRUCTURE, counts)
     assert ("The disk is full" in failure.reason) is not counts
+
+
+def test_what_is_not_installed_has_no_version_and_costs_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name.startswith("torch"):
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert versions(None)["torch"] == "unknown"
+    assert versions(None)["onnxruntime"] != "unknown"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (RuntimeError("CUDA error: unspecified launch failure"), True),
+        (FileNotFoundError("train: Error loading data from /d/train/images"), False),
+        (ValueError("could not determine a constructor for the tag"), False),
+    ],
+)
+def test_a_fault_of_the_machine_is_none_of_the_data(error: Exception, *, expected: bool) -> None:
+    assert is_the_machines_fault(error) is expected

@@ -1,6 +1,7 @@
 """Which GPUs a job gets."""
 
 import fcntl
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ from azaion_daemon.training.gpus import (
     Gpu,
     GpuProcess,
     Gpus,
+    PatientGpus,
     Wait,
     choose,
     lease_names,
@@ -152,3 +154,38 @@ def test_what_a_killed_worker_leaves_of_its_gpu_is_said(after: Gpu, said: str | 
 
 def test_a_driver_that_broke_meanwhile_is_said() -> None:
     assert not_given_back(replace(Discovery(), broken="the driver does not answer"), ["A"], frozenset()) == "the driver does not answer"
+
+
+class Hanging:
+    """A driver that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.may_answer = threading.Event()
+
+    def discover(self) -> Discovery:
+        self.looks += 1
+        self.may_answer.wait(30)
+        return Discovery(driver=str(self.looks))
+
+
+def test_a_driver_that_hangs_is_waited_for_so_long_and_asked_once() -> None:
+    driver = Hanging()
+    gpus = PatientGpus(driver, patience_s=0.05)
+    for _ in range(3):
+        found = gpus.discover()
+        assert "does not answer" in str(found.broken)
+        assert choose("auto", found, NONE) == Wait(str(found.broken))
+    assert driver.looks == 1
+    driver.may_answer.set()
+    gpus = PatientGpus(driver)
+    assert [gpus.discover().driver, gpus.discover().driver] == ["2", "3"]
+
+
+def test_what_fails_in_looking_fails_for_who_asked() -> None:
+    class Odd:
+        def discover(self) -> Discovery:
+            raise ValueError("odd")
+
+    with pytest.raises(ValueError, match="odd"):
+        PatientGpus(Odd()).discover()

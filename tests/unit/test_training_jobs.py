@@ -10,8 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from azaion_daemon.errors import TrainingError
+from azaion_daemon.training.attempts import unseen_attempt
 from azaion_daemon.training.evaluation import ClassMetrics, Metrics
 from azaion_daemon.training.jobs import (
+    Identity,
     JobDirectory,
     JobResult,
     JobSpec,
@@ -125,6 +127,28 @@ def test_progress_survives_its_file_with_a_loss_that_is_no_number(tmp_path: Path
     progress = Progress(phase=Phase.TRAIN, epoch=2, losses={"box": 1.5, "cls": None}, started=NOW, phase_started=NOW, updated=NOW)
     job.write_progress(progress)
     assert job.read_progress() == progress
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 400, b"{"])
+def test_progress_that_a_power_cut_has_torn_is_none(tmp_path: Path, content: bytes) -> None:
+    job = JobDirectory(tmp_path)
+    job.create(spec())
+    (tmp_path / "progress.json").write_bytes(content)
+    assert job.read_progress() is None
+    job.write_identity(Identity(pid=2**22 + 1, start_ticks=1, boot_id="before", token="t", attempt=1))
+    unseen = unseen_attempt(job, job.read_spec())
+    assert unseen is not None
+    assert (unseen.reason, unseen.counts) == ("The machine went down, before it said anything.", False)
+
+
+def test_a_spec_of_an_earlier_release_stays_one_that_its_worker_can_read(tmp_path: Path) -> None:
+    job = JobDirectory(tmp_path)
+    job.create(spec())
+    earlier = set(json.loads((tmp_path / "job.json").read_bytes()))
+    assert "trial" not in earlier  # as if it came with a later release
+    job.create(job.read_spec().model_copy(update={"batch_size": 2, "gpus": ("GPU-1",)}))
+    assert set(json.loads((tmp_path / "job.json").read_bytes())) == earlier | {"gpus"}
+    assert job.read_spec() == spec(batch_size=2, gpus=("GPU-1",))
 
 
 def test_a_result_survives_its_file_and_is_retired_under_a_number(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from pydantic import JsonValue
 from azaion_daemon.errors import StorageError
 from azaion_daemon.training.evaluation import CachedEvaluation, Comparison, Evaluated, Evaluation, Metrics, Rival
 from azaion_daemon.training.evaluations import EvaluationCache
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
-from azaion_daemon.training.worker.failures import classify
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.worker.failures import is_the_machines_fault
 from azaion_daemon.training.worker.progress import ProgressReport, say
 from azaion_daemon.training.worker.rival import RivalError, open_rival
 from azaion_daemon.training.worker.train import device
@@ -86,18 +86,11 @@ def _rivals(evaluator: "_Evaluator", rival: Rival, images: _Images, spec: JobSpe
     except (OSError, MemoryError, StorageError):
         raise
     except Exception as error:
-        if _is_the_machines_fault(error):
+        if is_the_machines_fault(error):
             raise
         problem = f"validating it failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     say(f"The current model cannot be evaluated: {problem}")
     return None, problem
-
-
-def _is_the_machines_fault(error: Exception) -> bool:
-    outcome, reason, _ = classify(error)
-    return outcome in {Outcome.OUT_OF_MEMORY, Outcome.OUT_OF_HOST_MEMORY} or (
-        outcome is Outcome.INFRASTRUCTURE and not reason.startswith("The worker failed")
-    )
 
 
 class _Evaluator:

@@ -77,6 +77,7 @@ _RULES: tuple[tuple[Callable[[str], bool], Outcome, str], ...] = (
     ),
     (_matching(r"ModuleNotFoundError|ImportError"), Outcome.INFRASTRUCTURE, "The installation is incomplete"),
 )
+_UNKNOWN = "The worker failed"
 _LONGEST = 300
 
 
@@ -93,12 +94,20 @@ def classify(error: BaseException) -> Failure:
             return _by_text(error) if (full := _full_disk_behind(error)) is None else full
 
 
+def is_the_machines_fault(error: BaseException) -> bool:
+    """Whether an exception is known to say something of the machine, and so nothing of what was worked on."""
+    outcome, reason, _ = classify(error)
+    return outcome in {Outcome.OUT_OF_MEMORY, Outcome.OUT_OF_HOST_MEMORY} or (
+        outcome is Outcome.INFRASTRUCTURE and not reason.startswith(_UNKNOWN)
+    )
+
+
 def _by_text(error: BaseException) -> Failure:
     text = f"{type(error).__name__}: {error}"
     for matches, outcome, sentence in _RULES:
         if matches(text):
             return Failure(outcome, sentence if sentence.endswith(".") else f"{sentence}: {_shortened(str(error))}")
-    return Failure(Outcome.INFRASTRUCTURE, f"The worker failed: {_shortened(text)}")
+    return Failure(Outcome.INFRASTRUCTURE, f"{_UNKNOWN}: {_shortened(text)}")
 
 
 def _full_disk_behind(error: BaseException | None) -> Failure | None:

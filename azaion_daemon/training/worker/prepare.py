@@ -9,7 +9,7 @@ from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
 from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
-from azaion_daemon.training.worker.failures import PhaseError
+from azaion_daemon.training.worker.failures import PhaseError, is_the_machines_fault
 from azaion_daemon.training.worker.progress import ProgressReport
 
 _SPLITS = ("train", "val", "test")
@@ -66,6 +66,8 @@ def _read(spec: JobSpec) -> dict[str, Any]:
     try:
         data: dict[str, Any] = check_det_dataset(str(spec.data_yaml), autodownload=False)
     except Exception as error:  # it raises whatever its file makes it stumble over
+        if is_the_machines_fault(error):
+            raise
         raise PhaseError(Outcome.BAD_DATA, f"{spec.data_yaml} cannot be used: {_sentence(error)}") from error
     names = tuple(data["names"][index] for index in sorted(data["names"]))
     if names != spec.class_names:
@@ -80,6 +82,8 @@ def _scan(data: dict[str, Any], split: str) -> dict[str, JsonValue]:
     try:
         dataset = YOLODataset(img_path=where, data=data, task="detect", augment=False, prefix=f"{split}: ")
     except Exception as error:
+        if is_the_machines_fault(error):
+            raise
         raise PhaseError(Outcome.BAD_DATA, f"The {split} images cannot be used: {_sentence(error)}") from error
     objects = sum(len(label["cls"]) for label in dataset.labels)
     if objects == 0:

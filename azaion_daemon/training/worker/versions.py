@@ -20,16 +20,22 @@ def versions(spec: JobSpec | None) -> dict[str, str]:
     """What another machine would need to come to the same model."""
     found = {"azaion-daemon": azaion_daemon.__version__, "python": platform.python_version(), "system": platform.platform()}
     for package in _PACKAGES:
-        try:
-            found[package.removesuffix("-opencv-headless")] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # a GPU server has onnxruntime-gpu in the place of onnxruntime
-            found[package] = metadata.version(f"{package}-gpu")
+        # A GPU server has onnxruntime-gpu in the place of onnxruntime. What is missing has been a failure already, and wants its result.
+        version = _installed(package) or _installed(f"{package}-gpu") or "unknown"
+        found[package.removesuffix("-opencv-headless")] = version
     if spec is not None and spec.gpus:
         gpus = NvmlGpus().discover()
         found |= {"driver": gpus.driver or "unknown", "gpus": ", ".join(gpu.name for gpu in gpus.gpus if gpu.uuid in spec.gpus)}
         if (torch := sys.modules.get("torch")) is not None:  # not for its version alone
             found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
     return found
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def hardware(spec: JobSpec) -> str:
