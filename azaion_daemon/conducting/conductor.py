@@ -253,7 +253,8 @@ class Conductor:
         try:
             await course.run()
         finally:
-            if course.job.id not in self._cancelling:  # that is under way until the ledger says that it is cancelled
+            # One that is being cancelled is under way until the ledger says so; one that was overruled meanwhile has another course.
+            if course.job.id not in self._cancelling and self._courses.get(course.job.id) is course:
                 self._forget(course.job.id)
 
     def _forget(self, job: str) -> None:

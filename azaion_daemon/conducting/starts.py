@@ -49,7 +49,9 @@ class Starts:
         if not attempts or attempts[-1].outcome is Outcome.DONE:
             return None, attempts
         # With what the last start had: what is decided here may stand in the spec already, when a kill came after that was written.
-        match self._retry(spec.model_copy(update={"batch_size": attempts[-1].batch_size}), attempts):
+        last = attempts[-1]
+        workers = spec.workers if last.workers is None else last.workers
+        match self._retry(spec.model_copy(update={"batch_size": last.batch_size, "workers": workers}), attempts):
             case GiveUp(outcome=outcome, reason=reason):
                 raise BadEndError(outcome, reason)
             case again:

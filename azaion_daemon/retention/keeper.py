@@ -135,7 +135,12 @@ class Keeper:
                 case Fate.SHRINKS:
                     parts = await asyncio.to_thread(JobDirectory(layout.jobs / verdict.name).worked_with)
                     for part in parts:
-                        await self._remove(layout.jobs, f"{verdict.name}/{part.name}", "the job is old, and only its model is referred to")
+                        why = (
+                            "only its model is referred to"
+                            if verdict.referred_by
+                            else "it ended without a model, and another has ended since"
+                        )
+                        await self._remove(layout.jobs, f"{verdict.name}/{part.name}", why)
         for verdict in decision.datasets:
             if verdict.fate is Fate.GOES:
                 await self._remove(layout.datasets, verdict.name, verdict.why)

@@ -24,6 +24,7 @@ _LAST_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 _ENDED = frozenset({JobState.RELEASING, JobState.RELEASED, JobState.REJECTED, JobState.TRIED, JobState.FAILED, JobState.CANCELLED})
 """Of these nothing happens by itself any more: what is releasing lives on as its release, or was superseded. Any other state, also one that
 this release does not know, keeps all that it refers to."""
+_WITHOUT_MODEL = frozenset({JobState.FAILED, JobState.CANCELLED})
 
 T = TypeVar("T")
 Recency = tuple[int, float, str]
@@ -34,7 +35,7 @@ class Fate(StrEnum):
 
     STAYS = "stays"
     SHRINKS = "shrinks"
-    """A job that a model came from: what it worked with goes, the record of it stays."""
+    """A job that only its model or nothing refers to any more: what it worked with goes, the record of it stays."""
     GOES = "goes"
 
 
@@ -131,6 +132,8 @@ def decide(facts: Facts, settings: RetentionSettings, *, now: float) -> Decision
         shrinks=lambda job: job.id not in in_work,
     )
     there = {verdict.name for verdict in jobs if verdict.fate is Fate.STAYS}
+    spent = _spent(facts)
+    jobs = tuple(replace(one, fate=Fate.SHRINKS) if one.fate is Fate.STAYS and one.name in spent else one for one in jobs)
     datasets = _judge(
         facts.datasets,
         lambda dataset: (dataset.name, dataset.position, dataset.created),
@@ -140,6 +143,14 @@ def decide(facts: Facts, settings: RetentionSettings, *, now: float) -> Decision
         now=now,
     )
     return Decision(datasets, jobs, models)
+
+
+def _spent(facts: Facts) -> frozenset[str]:
+    """Jobs that ended without a model. The checkpoints of the one that ended last can still be looked at; those of others are of no use."""
+    ended = [job for job in facts.jobs if job.state in _ENDED]
+    last = max(ended, key=lambda job: (job.ended or job.changed, job.id), default=None)
+    alive = {worker.job for worker in facts.workers}
+    return frozenset(job.id for job in ended if job.state in _WITHOUT_MODEL and job is not last and job.id not in alive)
 
 
 def directory_of(model: Model) -> str:

@@ -50,6 +50,7 @@ def _attempt(job: JobDirectory, spec: JobSpec, number: int, outcome: Outcome, re
         phase=phase,
         epoch=_kept_epochs(job, progress),
         batch_size=spec.batch_size,
+        workers=spec.workers,
         gpus=spec.gpus,
         ended=ended,
         counts=counts,

@@ -35,3 +35,5 @@ class Attempt(Document):
     ended: AwareDatetime
     counts: bool = True
     """False for what is no failure of the job: the machine went down, the disk was full."""
+    workers: int | None = None
+    """Of data loaders; None in histories of before it was noted."""

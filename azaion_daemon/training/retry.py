@@ -13,6 +13,7 @@ _NO_FAULT_PAUSE_S = 60.0
 _BOUND = 20  # times `max_attempts`: an end also for a job that comes a little further each time
 _NO_FAULT_BOUND = 1000
 _ORDER = tuple(Phase)
+_TRAINED = frozenset({Phase.EXPORT, Phase.EVALUATE, Phase.REPORT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +54,16 @@ def decide(spec: JobSpec, attempts: Sequence[Attempt]) -> Again | GiveUp:
 def _again(spec: JobSpec, last: Attempt, in_vain: int) -> Again | GiveUp:
     if not last.counts:
         return Again(spec, _NO_FAULT_PAUSE_S)
+    elsewhere = Again(spec, min(_LONGEST_PAUSE_S, _PAUSE_S * _PAUSE_GROWTH ** (in_vain - 1)), avoid=last.gpus)
     match last.outcome:
+        case _ if last.phase in _TRAINED:  # neither the batch nor the loaders of the training make a difference any more
+            return elsewhere
         case Outcome.OUT_OF_HOST_MEMORY if spec.workers > 0:
             return Again(spec.model_copy(update={"workers": spec.workers // 2}), _PAUSE_S)
         case Outcome.OUT_OF_MEMORY | Outcome.OUT_OF_HOST_MEMORY:
             return _smaller_batch(spec, last)
         case _:  # whatever it was, another GPU, if there is one, has not met it yet
-            return Again(spec, min(_LONGEST_PAUSE_S, _PAUSE_S * _PAUSE_GROWTH ** (in_vain - 1)), avoid=last.gpus)
+            return elsewhere
 
 
 def _smaller_batch(spec: JobSpec, last: Attempt) -> Again | GiveUp:

@@ -343,3 +343,12 @@ def test_what_is_decided_once_more_after_it_was_carried_out_lets_nothing_else_go
     )
     second = decide(left, limits, now=now)
     assert (going(second.datasets), going(second.jobs), going(second.models)) == ([], [], [])
+
+
+def test_checkpoints_of_jobs_without_a_model_go_when_another_job_has_ended() -> None:
+    jobs = [job(1, "failed", days_old=3), job(2, "cancelled", days_old=2), job(3, "failed", days_old=1), job(4, "running")]
+    keep = RetentionSettings(jobs_keep=20, jobs_keep_days=90)
+    assert going(decided(keep, jobs=jobs).jobs, Fate.SHRINKS) == ["j2", "j1"]
+    assert going(decided(keep, jobs=[*jobs, job(5, "rejected")]).jobs, Fate.SHRINKS) == ["j3", "j2", "j1"]
+    alive = (Worker("j1", None),)
+    assert going(decided(keep, jobs=jobs, workers=alive).jobs, Fate.SHRINKS) == ["j2"]

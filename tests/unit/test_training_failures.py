@@ -15,6 +15,12 @@ class OutOfMemoryError(RuntimeError):
     """As torch names its own."""
 
 
+def wrapped(cause: Exception, text: str = "PytorchStreamWriter failed writing file data/3") -> Exception:
+    error = RuntimeError(text)
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
@@ -34,6 +40,8 @@ class OutOfMemoryError(RuntimeError):
         (RuntimeError("CUDA error: an illegal memory access was encountered"), Outcome.INFRASTRUCTURE),
         (ModuleNotFoundError("No module named 'onnxslim'"), Outcome.INFRASTRUCTURE),
         (OSError(errno.ENOSPC, "No space left on device"), Outcome.INFRASTRUCTURE),
+        (wrapped(OSError(errno.EIO, "Input/output error"), "Error loading data from train/images"), Outcome.INFRASTRUCTURE),
+        (wrapped(FileNotFoundError(errno.ENOENT, "No such file"), "Error loading data from train/images"), Outcome.BAD_DATA),
         (DiskFullError("Keeping a checkpoint: No space left on device."), Outcome.INFRASTRUCTURE),
         (TrainingError("job.json has protocol 2, this release speaks 1."), Outcome.BAD_JOB),
         (PhaseError(Outcome.BAD_DATA, "The dataset has no part test."), Outcome.BAD_DATA),
@@ -52,12 +60,6 @@ def test_a_long_text_is_shortened_and_loses_its_decoration() -> None:
     _, reason, _ = classify(ValueError("❌ first\n   second " + "x" * 1000))
     assert reason.startswith("The worker failed: ValueError: first second xxx")
     assert len(reason) < 400
-
-
-def wrapped(cause: Exception) -> Exception:
-    error = RuntimeError("PytorchStreamWriter failed writing file data/3")
-    error.__cause__ = cause
-    return error
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,13 @@ def test_too_little_memory_halves_the_batch_in_equal_parts(batch: int, gpus: int
         assert (again(decision).spec.batch_size, again(decision).spec.workers) == (smaller, 24)
 
 
+@pytest.mark.parametrize("phase", [Phase.EXPORT, Phase.EVALUATE, Phase.REPORT])
+@pytest.mark.parametrize("outcome", [Outcome.OUT_OF_MEMORY, Outcome.OUT_OF_HOST_MEMORY])
+def test_memory_that_runs_out_after_the_training_changes_nothing_of_it_but_the_place(outcome: Outcome, phase: Phase) -> None:
+    decision = again(decide(spec(), [attempt(outcome, phase=phase)]))
+    assert (decision.spec, decision.avoid) == (spec(), ("GPU-1",))
+
+
 def test_too_little_memory_of_the_machine_halves_the_data_loaders_and_then_the_batch() -> None:
     killed = attempt(Outcome.OUT_OF_HOST_MEMORY)
     less = again(decide(spec(), [killed])).spec

@@ -78,6 +78,7 @@ _RULES: tuple[tuple[Callable[[str], bool], Outcome, str], ...] = (
     (_matching(r"ModuleNotFoundError|ImportError"), Outcome.INFRASTRUCTURE, "The installation is incomplete"),
 )
 _UNKNOWN = "The worker failed"
+_DISK_FAILED = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT})
 _LONGEST = 300
 
 
@@ -91,7 +92,7 @@ def classify(error: BaseException) -> Failure:
         case TrainingError():
             return Failure(Outcome.BAD_JOB, str(error))
         case _:
-            return _by_text(error) if (full := _full_disk_behind(error)) is None else full
+            return _disk_behind(error) or _by_text(error)
 
 
 def is_the_machines_fault(error: BaseException) -> bool:
@@ -110,11 +111,13 @@ def _by_text(error: BaseException) -> Failure:
     return Failure(Outcome.INFRASTRUCTURE, f"{_UNKNOWN}: {_shortened(text)}")
 
 
-def _full_disk_behind(error: BaseException | None) -> Failure | None:
-    """Of an error that is, or that was caused by, a full disk: torch wraps what its writer has met."""
+def _disk_behind(error: BaseException | None) -> Failure | None:
+    """Of an error that is, or was caused by, a disk that is full or fails: torch and the library wrap what they have met."""
     while error is not None:
         if is_disk_full(error):
             return Failure(Outcome.INFRASTRUCTURE, f"The disk is full: {_shortened(str(error))}", counts=False)
+        if isinstance(error, OSError) and error.errno in _DISK_FAILED:
+            return Failure(Outcome.INFRASTRUCTURE, f"The disk failed: {_shortened(str(error))}")
         error = error.__cause__ or error.__context__
     return None
 
