@@ -43,12 +43,15 @@ async def carry_out(request: Request, trigger: Trigger, conductor: Conductor, sp
             return {"ok": False, "error": f"this daemon does not understand the request {request.kind} {sorted(request.arguments)}"}
 
 
-async def change_model(request: Request, promoter: Promoter, roll_back: RollBack) -> dict[str, Any]:
+async def change_model(request: Request, conductor: Conductor, promoter: Promoter, roll_back: RollBack) -> dict[str, Any]:
     """Carry out one that concerns which model is the current one. Returns the answer.
+
+    Asked while no daemon ran, it comes after what was accepted before, which would take its place otherwise.
 
     Raises:
         OperatorError: It cannot be done.
     """
+    await conductor.begun()
     match request:
         case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
             return {"ok": True, "said": await promoter.promote(sha256, reason)}
