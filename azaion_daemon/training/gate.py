@@ -5,7 +5,8 @@ What holds first decides, in this order:
 1. the mAP50-95 on its own test images is below `min_map50_95`: rejected. No comparison makes such a model useful, so nobody is asked;
 2. there is no current model: accepted, since nothing can get worse;
 3. the current model could not be evaluated: held, with the problem;
-4. there are fewer than `min_images` images that neither model was trained on: held. The figures are there, but say little;
+4. there are fewer than `min_images` images that neither model was trained on, or no object in them of a class that the current model
+   knows: held. The figures are there, but say little or nothing;
 5. the mAP50-95 drops by more than `max_drop`, or that of a class with at least `min_class_instances` instances in those images by more
    than `max_class_drop`: rejected, and the worst of them is named;
 6. otherwise accepted.
@@ -82,6 +83,9 @@ def judge(metrics: Metrics, evaluation: Evaluation | None, settings: GateSetting
         return Verdict(Decision.HELD, f"the current model could not be evaluated: {evaluation.problem}", (least, enough))
     if not enough.ok or evaluation.current is None:
         return Verdict(Decision.HELD, _too_few(evaluation, settings), (least, enough))
+    if evaluation.candidate.classes and not _pairs(evaluation.candidate, evaluation.current):
+        nothing = f"in the {evaluation.images} images that neither model was trained on there is no object of a class that both know"
+        return Verdict(Decision.HELD, nothing, (least, enough))
     return _compare(evaluation.candidate, evaluation.current, evaluation.images, settings, (least, enough))
 
 

@@ -104,6 +104,15 @@ def test_a_new_class_neither_drops_nor_hides_what_drops() -> None:
     assert (hidden.decision, "0.450, that of the current model 0.500" in hidden.reason) == (Decision.REJECTED, True)
 
 
+@pytest.mark.parametrize("current", [metrics(0.0, car=(None, 0), boat=(None, 0)), metrics(0.0, car=(None, 0), boat=(None, 100))])
+def test_with_nothing_that_both_could_find_a_comparison_says_nothing(current: Metrics) -> None:
+    """Sixty backgrounds, or sixty images of a class that is new."""
+    boats = current.classes[1].instances
+    verdict = against(metrics(0.0, car=(None, 0), boat=(0.7 if boats else None, boats)), current, own=metrics(0.5))
+    assert verdict.decision is Decision.HELD
+    assert verdict.reason == "in the 60 images that neither model was trained on there is no object of a class that both know"
+
+
 def test_a_class_without_instances_has_no_figure() -> None:
     verdict = against(metrics(car=0.5, truck=(None, 0)), metrics(car=0.5, truck=(None, 0)))
     assert verdict.decision is Decision.ACCEPTED

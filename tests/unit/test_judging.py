@@ -23,7 +23,9 @@ from tests.unit.test_training_jobs import spec as any_spec
 NOW = 1_780_000_000.0
 OLD, NEW = NOW - 1000, NOW + 1000
 BETTER, WORSE = (
-    Metrics(images=60, instances=9, map50=value, map50_95=value, classes=(ClassMetrics(name="car", images=9, instances=9),))
+    Metrics(
+        images=60, instances=9, map50=value, map50_95=value, classes=(ClassMetrics(name="car", images=9, instances=9, map50_95=value),)
+    )
     for value in (0.6, 0.4)
 )
 
@@ -180,6 +182,20 @@ async def test_a_fine_tuned_model_has_seen_what_its_predecessors_have(world: Wor
     world.ledger.add_sides({})
     candidate = await world.prepared(started_from="current", model_sha256="pt2")
     assert "c.jpg" not in candidate.images  # m3's dataset is gone, and nothing is known of its sides
+
+
+async def test_a_base_model_that_a_job_has_made_has_seen_what_that_was_trained_on(world: World) -> None:
+    pt = ModelFile(path="model.pt", sha256="pt1", size_bytes=1).model_dump()
+    made = {"pt": pt, "onnx": {**pt, "sha256": "m1"}, "dataset_id": "id of azaion-2026-01-01", "settings": {"started_from": "base"}}
+    world.ledger.put_job(Job("j1", "released", "", NOW, NOW, result=made))
+    world.dataset("azaion-2026-01-01", a=TRAIN)
+    world.dataset("azaion-2026-01-02", t=TRAIN)
+    world.dataset(a={}, b={})
+    world.current("m2", "azaion-2026-01-02")
+    comparison = await world.prepared(started_from="base", model_sha256="pt1")
+    assert (comparison.images, comparison.left_out) == (("b.jpg",), {"may have been seen by the model that it was started from": 1})
+    (world.directory.path / "comparison.json").unlink()
+    assert (await world.prepared(started_from="base", model_sha256="pt of the makers")).images == ("a.jpg", "b.jpg")
 
 
 async def test_started_from_a_model_that_was_taken_over_it_has_seen_what_that_has(world: World) -> None:
