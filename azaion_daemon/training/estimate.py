@@ -23,7 +23,7 @@ def remaining_s(progress: Progress) -> float | None:
 
 def share_done(progress: Progress) -> float:
     """How much of the epochs is done, 0..1; a batch counts."""
-    if progress.phase in {Phase.EXPORT, Phase.EVALUATE}:
+    if progress.phase in {Phase.EXPORT, Phase.EVALUATE, Phase.REPORT}:
         return 1.0
     if not progress.epochs or not progress.epoch:
         return 0.0
