@@ -23,9 +23,7 @@ from tests.unit.test_training_jobs import spec as any_spec
 NOW = 1_780_000_000.0
 OLD, NEW = NOW - 1000, NOW + 1000
 BETTER, WORSE = (
-    Metrics(
-        images=60, instances=9, map50=value, map50_95=value, classes=(ClassMetrics(name="car", images=9, instances=9, map50_95=value),)
-    )
+    Metrics(images=60, instances=9, map50=value, map50_95=value, classes=(ClassMetrics(name="car", images=9, instances=9, map50_95=value),))
     for value in (0.6, 0.4)
 )
 

@@ -74,6 +74,10 @@ def progress(**changes: Any) -> Progress:
         ({"epoch_s": 100.0, "epoch": 0}, 1000.0),  # a resumed one before its first batch
         ({"epoch_s": 100.0, "phase": Phase.EXPORT}, None),
         ({"phase": Phase.PREPARE, "epoch": 0, "epochs": 0}, None),
+        ({"epoch_s": 100.0, "batch": 1, "batches": 4, "step": "validating"}, 700.0),  # those batches are others
+        ({"epoch_s": 100.0, "step": "saving"}, 700.0),
+        ({"epoch_s": 100.0, "batch": 9, "batches": 10, "step": "setting up"}, 700.0),  # on its way from the third epoch's checkpoint
+        ({"batch_s": 2.0, "batch": 1, "batches": 4, "step": "validating"}, None),
     ],
 )
 def test_the_end_is_estimated_from_what_is_known(known: dict[str, Any], expected: float | None) -> None:
@@ -88,6 +92,10 @@ def test_the_end_is_estimated_from_what_is_known(known: dict[str, Any], expected
         ({"epoch": 0}, 0.0),
         ({"epochs": 0}, 0.0),
         ({"epoch": 99, "batch": 9, "batches": 10}, 1.0),
+        ({"batch": 1, "batches": 4, "step": "validating"}, 0.3),
+        ({"step": "saving"}, 0.3),
+        ({"batch": 9, "batches": 10, "step": "setting up"}, 0.3),
+        ({"epoch": 0, "batch": 9, "batches": 10, "step": "setting up"}, 0.0),
         ({"phase": Phase.EVALUATE, "epoch": 0}, 1.0),
         ({"phase": Phase.REPORT, "epoch": 10, "batch": 0, "batches": 36}, 1.0),
     ],
