@@ -92,9 +92,9 @@ def judge(metrics: Metrics, evaluation: Evaluation | None, settings: GateSetting
 def _compare(candidate: Metrics, current: Metrics, images: int, settings: GateSettings, before: tuple[Check, ...]) -> Verdict:
     pairs = _pairs(candidate, current)
     mine, theirs = _overall(candidate, current, pairs)
-    overall = _check("mAP50-95 against the current model", mine - theirs, -settings.max_drop)
+    overall = _check("mAP50-95 against the current model", mine - theirs, 0.0 - settings.max_drop)
     counted = [pair for pair in pairs if pair.instances >= settings.min_class_instances]
-    classes = [_check(f"mAP50-95 of {pair.name}", pair.candidate - pair.current, -settings.max_class_drop) for pair in counted]
+    classes = [_check(f"mAP50-95 of {pair.name}", pair.candidate - pair.current, 0.0 - settings.max_class_drop) for pair in counted]
     worst = min(zip(counted, classes, strict=True), key=lambda one: one[1].value, default=None)
     checks = (*before, overall, *classes)
     faults = []

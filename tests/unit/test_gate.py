@@ -48,7 +48,9 @@ def test_the_same_model_is_accepted_whatever_floats_do() -> None:
     candidate = metrics(car=0.3, truck=0.7 - 1e-12)
     assert against(candidate, current).decision is Decision.ACCEPTED
     strict = GateSettings(max_drop=0, max_class_drop=0, min_map50_95=0)
-    assert against(candidate, current, settings=strict).decision is Decision.ACCEPTED
+    verdict = against(candidate, current, settings=strict)
+    assert verdict.decision is Decision.ACCEPTED
+    assert {str(check.limit) for check in verdict.checks[2:]} == {"0.0"}  # and not -0.0, as people would read it
 
 
 @pytest.mark.parametrize(("drop", "decision"), [(0.02, Decision.ACCEPTED), (0.0201, Decision.REJECTED)])
