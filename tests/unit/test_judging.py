@@ -1,5 +1,6 @@
 """What a job is compared with and decided by, over a real root: manifests, the ledger, a job's directory that a crash has left anyhow."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -203,6 +204,19 @@ async def test_started_from_a_model_that_was_taken_over_it_has_seen_what_that_ha
     world.dataset(a={}, b={})
     world.current()
     comparison = await world.prepared(started_from="current", model_sha256="pt of the service before")
+    assert (comparison.images, comparison.left_out) == (("b.jpg",), {"may have been seen by the model that it was started from": 1})
+
+
+async def test_a_base_model_that_is_the_checkpoint_of_one_that_was_taken_over_has_seen_what_that_has(world: World) -> None:
+    kept = world.layout.models / "azaion-taken-over"
+    kept.mkdir()
+    (kept / "azaion.pt").write_bytes(b"before")
+    world.ledger.put_current_model(Model("m0", None, None, {}, str(kept / "azaion.onnx"), current=True, created=NOW))
+    world.ledger.add_annotations([row(Home.VALIDATED, name=name, first_seen=NEW if name == "b" else OLD) for name in ("a", "b")])
+    world.dataset("azaion-2026-01-01", t=TRAIN)
+    world.dataset(a={}, b={})
+    world.current()
+    comparison = await world.prepared(started_from="base", model_sha256=hashlib.sha256(b"before").hexdigest())
     assert (comparison.images, comparison.left_out) == (("b.jpg",), {"may have been seen by the model that it was started from": 1})
 
 
