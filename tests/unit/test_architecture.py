@@ -18,14 +18,16 @@ HEAVY = ["torch", "ultralytics", "torchvision", "onnxruntime", "aiobotocore", "n
 METHODS = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 
 
-@pytest.mark.parametrize("module", ["daemon", "cli", "conductor"])
+@pytest.mark.parametrize("module", ["daemon", "cli", "conducting.conductor"])
 def test_the_daemon_starts_without_heavy_libraries(module: str) -> None:
     program = f"import json, sys, azaion_daemon.{module}; print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(result.stdout) == []
 
 
-@pytest.mark.parametrize("module", ["daemon", "conductor", "ingest.pipeline", "dataset.snapshot", "publish.release", "stream.consumer"])
+@pytest.mark.parametrize(
+    "module", ["daemon", "conducting.conductor", "ingest.pipeline", "dataset.snapshot", "publish.release", "stream.consumer"]
+)
 def test_the_product_does_not_know_the_sandbox(module: str) -> None:
     program = f"import sys, azaion_daemon.{module}; print([name for name in sys.modules if name.startswith('azaion_daemon.sandbox')])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
