@@ -256,7 +256,7 @@ class Daemon:
                 case Request(kind=kind) if kind in TRAININGS:
                     return await carry_out(request, self._trigger, self._conductor, self._pipeline.space)
                 case Request(kind=kind) if kind in MODELS:
-                    return await change_model(request, self._promoter, self._roll_back)
+                    return await change_model(request, self._conductor, self._promoter, self._roll_back)
                 case _:
                     return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
         except OperatorError as error:

@@ -14,6 +14,7 @@ from azaion_daemon.releasing import RollBack
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision
+from azaion_daemon.training.jobs import JobState
 
 TRAININGS = frozenset({"train_now", "train_cancel", "promote", "reject"})
 """The kinds of requests that concern trainings."""
@@ -43,12 +44,15 @@ async def carry_out(request: Request, trigger: Trigger, conductor: Conductor, sp
             return {"ok": False, "error": f"this daemon does not understand the request {request.kind} {sorted(request.arguments)}"}
 
 
-async def change_model(request: Request, promoter: Promoter, roll_back: RollBack) -> dict[str, Any]:
+async def change_model(request: Request, conductor: Conductor, promoter: Promoter, roll_back: RollBack) -> dict[str, Any]:
     """Carry out one that concerns which model is the current one. Returns the answer.
+
+    Asked while no daemon ran, it comes after what was accepted before, which would take its place otherwise.
 
     Raises:
         OperatorError: It cannot be done.
     """
+    await conductor.begun()
     match request:
         case Request(kind="promote_model", arguments={"sha256": str(sha256), "reason": str(reason)}):
             return {"ok": True, "said": await promoter.promote(sha256, reason)}
@@ -59,10 +63,14 @@ async def change_model(request: Request, promoter: Promoter, roll_back: RollBack
 
 
 def jobs_document(jobs: Sequence[Job], under_way: Sequence[UnderWay]) -> list[dict[str, Any]]:
-    """The last jobs, the newest last; how far those are that are under way, and what they wait for. Older ones too that still are."""
+    """The last jobs, the newest last; how far those are that are under way, and what they wait for.
+
+    Older ones too that still are, or that wait for an operator.
+    """
     found = {one.job.id: one for one in under_way}
     documents = []
-    for job in [*(job for job in jobs[:-_SHOWN_JOBS] if job.id in found), *jobs[-_SHOWN_JOBS:]]:
+    older = [job for job in jobs[:-_SHOWN_JOBS] if job.id in found or job.state == JobState.HELD]
+    for job in [*older, *jobs[-_SHOWN_JOBS:]]:
         one = found.get(job.id)
         documents.append(job_document(job) if one is None else job_document(job) | under_way_document(one.progress, one.waits_for))
     return documents

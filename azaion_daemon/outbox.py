@@ -128,7 +128,8 @@ class Outbox:
     async def order(self, model_sha256: str) -> None:
         """Have a model published. Ordering the newest one again changes nothing."""
         releases = await self._call(self._ledger.releases)
-        if not releases or releases[-1].model_sha256 != model_sha256:
+        # The last one is superseded where an index rebuild has found it given up.
+        if not releases or releases[-1].model_sha256 != model_sha256 or releases[-1].state == "superseded":
             await self._call(self._ledger.add_release, model_sha256)
         self._due.set()
 

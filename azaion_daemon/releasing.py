@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 import math
+import shutil
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from azaion_daemon.errors import DiskFullError, OperatorError, TrainingError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.rollback import published_release
-from azaion_daemon.store.durable import copy_durably, storage
+from azaion_daemon.store.durable import replacing, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Model
@@ -119,8 +121,12 @@ def _install(model: Model, serial: int, layout: Layout) -> None:
         raise OperatorError(f"{kept} is not the model of release {serial}: its content was changed. Fetch it back, then roll back: {fetch}")
     trainable = kept.with_name(layout.pt.name)
     with storage("installing a model"):
-        copy_durably(kept, layout.onnx)
-        if trainable.is_file():
-            copy_durably(trainable, layout.pt)
-        else:
+        with ExitStack() as replaced:  # neither has its name before there is space for both
+            for source, target in ((kept, layout.onnx), (trainable, layout.pt)):
+                if source.is_file():
+                    copy = replaced.enter_context(replacing(target))
+                    with source.open("rb") as content:
+                        shutil.copyfileobj(content, copy)
+                    copy.flush()
+        if not trainable.is_file():
             layout.pt.unlink(missing_ok=True)  # of another model: to train on from it would be to go on from what was rolled back

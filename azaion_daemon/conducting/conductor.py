@@ -101,6 +101,10 @@ class Conductor:
         """Whether what operators ask for may begin now."""
         return not self._courses or len(self._courses) < self._shop.settings.training.max_parallel_jobs
 
+    async def begun(self) -> None:
+        """Wait until all that was under way before the start is taken up: whatever comes later is installed after what was accepted."""
+        await self._begun.wait()
+
     async def recover(self) -> None:
         """Remove what a crash has left unfinished. To be awaited before `run`."""
         for name in await asyncio.to_thread(remove_debris, self._layout):
@@ -121,6 +125,7 @@ class Conductor:
             # What is accepted is installed before any other is decided about, in the order in which that was accepted.
             for job in sorted(unfinished, key=lambda job: (job.state != JobState.ACCEPTED, job.changed, job.id)):
                 self._begin(group, job)
+            await asyncio.sleep(0)  # each has taken its first step: what is accepted holds the lock of installing, or waits for it
             self._begun.set()
             group.create_task(self._end_strays([job for job in jobs if JobState(job.state) not in UNFINISHED]), name="end strays")
             while True:

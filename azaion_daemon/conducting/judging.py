@@ -7,8 +7,9 @@ neither. Of a model that was taken over only the age is known: whatever is older
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,7 +135,8 @@ class Judge:
 
     async def _leave_out_seen(self, images: TestImages, spec: JobSpec, rival: Model) -> None:
         models, jobs = await self._call(self._ledger.models), await self._call(self._ledger.jobs)
-        lineage = Lineage([*_results_of(jobs), *await asyncio.to_thread(_kept_results, self._layout)], models)
+        kept = await asyncio.to_thread(lambda: [*_kept_results(self._layout), *_taken_over(self._layout, models)])
+        lineage = Lineage([*_results_of(jobs), *kept], models)
         settings = spec.model_dump(mode="json", include={"started_from", "model_sha256"})
         steps = [(step, SEEN_BY_RIVAL) for step in lineage.of_model(rival)]
         steps += [(step, "may have been seen by the model that it was started from") for step in lineage.before(settings)]
@@ -245,3 +247,13 @@ def _kept_results(layout: Layout) -> list[tuple[dict[str, Any], float]]:
         if result is not None:
             found.append((result.model_dump(mode="json"), time))
     return found
+
+
+def _taken_over(layout: Layout, models: list[Model]) -> Iterator[tuple[dict[str, Any], float]]:
+    """The checkpoints beside models that were taken over, as results without a dataset: an operator may have named a copy as the base."""
+    for model in models:
+        pt = Path(model.path).parent / layout.pt.name
+        with suppress(OSError):
+            if model.dataset_id is None:
+                with pt.open("rb") as content:
+                    yield {"pt": {"sha256": hashlib.file_digest(content, "sha256").hexdigest()}}, model.created

@@ -1,6 +1,7 @@
 """Jobs and GPUs for people, as rows. What is missing or unknown is left out."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -97,6 +98,12 @@ def job_row(job: Mapping[str, Any], now: datetime) -> Row:
     if why := verdict_reason(job) or job.get("why"):
         text += f": {' '.join(str(why).split())}"
     return Row("earlier", f"{text.rstrip('.')}; job {job.get('id')}", _MOODS.get(state, Mood.PLAIN))
+
+
+def held_row(job: Mapping[str, Any], now: datetime) -> Row:
+    """A job whose model waits for an operator, and what to do."""
+    row = job_row(job, now)
+    return replace(row, label="to decide", text=f"{row.text}: `model show` it, then `model promote` or `model reject`")
 
 
 def verdict_reason(job: Mapping[str, Any]) -> str | None:

@@ -8,13 +8,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from azaion_daemon.ops.job_view import gpu_row, job_row, under_way_rows
+from azaion_daemon.ops.job_view import gpu_row, held_row, job_row, under_way_rows
 from azaion_daemon.ops.rows import Mood, Row
 from azaion_daemon.ops.wording import duration, since, size
 
 _LABEL = 13
 _BAR = 24
 _RELEASES = 3
+_HELD = 2
+"""So many models that wait for an operator go before all other trainings that have ended."""
 _LITTLE_DISK = 0.05
 _BUSY = frozenset({"requested", "forming", "queued", "running"})
 
@@ -37,11 +39,15 @@ def parts_of(document: Mapping[str, Any] | None, now: datetime, *, bar: int = _B
     training = _mapping(document, "training")
     jobs = [job for job in training.get("jobs") or [] if isinstance(job, Mapping)]
     under_way = [job for job in jobs if job.get("progress") or job.get("waits_for") or job.get("state") in _BUSY]
+    held = [job for job in jobs if job.get("state") == "held"][-_HELD:]
     return {
         Part.DAEMON: list(_daemon(document, now)),
         Part.INGEST: list(_ingest(document)),
         Part.TRAINING: [*_due(training), *(row for job in under_way for row in under_way_rows(job, now, width=bar))],
-        Part.HISTORY: [job_row(job, now) for job in reversed(jobs) if job not in under_way],
+        Part.HISTORY: [
+            *(held_row(job, now) for job in reversed(held)),
+            *(job_row(job, now) for job in reversed(jobs) if job not in under_way and job not in held),
+        ],
         Part.MODEL: list(_model(document)),
         Part.MACHINE: [*(gpu_row(gpu) for gpu in document.get("gpus") or []), *_machine(document)],
     }

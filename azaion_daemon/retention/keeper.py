@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import Never
 
@@ -36,11 +36,13 @@ class Keeper:
         *,
         prune: Callable[[], Awaitable[None]] | None = None,
         installing: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
+        patience_s: float = 60.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`prune` is what gives back the disk that removed datasets have shared with others until now.
 
-        While `installing` is held no other model becomes the current one.
+        While `installing` is held no other model becomes the current one. When it is not free after `patience_s` seconds, models are left
+        to the next pass.
         """
         self._settings = settings
         self._layout = layout
@@ -48,6 +50,7 @@ class Keeper:
         self._ledger = ledger.ledger
         self._prune = prune
         self._installing = installing
+        self._patience_s = patience_s
         self._clock = clock
         self._due = asyncio.Event()
 
@@ -78,14 +81,10 @@ class Keeper:
         """
         try:
             await self._finish_what_was_begun()
-            async with self._installing():
-                models, unreadable = await self._decide()
-                aside = [await self._set_aside(self._layout.models, one.name, one.why) for one in models.models if one.fate is Fate.GOES]
+            installing = not await self._remove_models()
+            decision, unreadable = await self._decide(all_models=installing)  # once more: what only those that went referred to may go too
             for why in unreadable:
                 log.warning("retention.failed", name=None, why=why)
-            for removed in filter(None, aside):
-                await self._empty(*removed)
-            decision, _ = await self._decide()  # once more: what only those referred to may go too
         except OSError as error:
             log.warning("retention.failed", name=None, why=str(error))
             return
@@ -94,8 +93,22 @@ class Keeper:
         if self._prune is not None:
             await self._prune()
 
-    async def _decide(self) -> tuple[Decision, Sequence[str]]:
-        """What may go now; and what cannot be read.
+    async def _remove_models(self) -> bool:
+        """Remove the models that may go; False while another one is being installed, which on a full disk waits for what goes here."""
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await held.enter_async_context(self._installing())
+            except TimeoutError:
+                return False
+            decision, _ = await self._decide()
+            aside = [await self._set_aside(self._layout.models, one.name, one.why) for one in decision.models if one.fate is Fate.GOES]
+        for removed in filter(None, aside):
+            await self._empty(*removed)
+        return True
+
+    async def _decide(self, *, all_models: bool = False) -> tuple[Decision, Sequence[str]]:
+        """What may go now, with `all_models` no model and nothing that one came from; and what cannot be read.
 
         Raises:
             OSError: The directories cannot be listed.
@@ -110,7 +123,8 @@ class Keeper:
             await asyncio.to_thread(living_workers, self._layout, on_disk.job_directories),
             on_disk.model_directories,
         )
-        return decide(facts, self._settings, now=self._clock()), on_disk.unreadable
+        settings = self._settings.model_copy(update={"models_keep": len(facts.models)}) if all_models else self._settings
+        return decide(facts, settings, now=self._clock()), on_disk.unreadable
 
     async def _prune_evaluations(self) -> None:
         try:

@@ -43,7 +43,7 @@ def run_demo(keep: Path | None) -> int:
     directory = keep or Path(tempfile.mkdtemp(prefix="azaion-demo-"))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        outcome = Demo(directory, Screen()).run()
+        outcome = Demo(directory, Screen(), kept=keep is not None).run()
     except AzaionError as error:
         print(f"\nThe demo failed: {error}\nEverything is kept in {directory}", file=sys.stderr)
         return 1
@@ -61,8 +61,10 @@ def run_demo(keep: Path | None) -> int:
 class Demo:
     """One run, in a directory of its own."""
 
-    def __init__(self, directory: Path, screen: Screen) -> None:
+    def __init__(self, directory: Path, screen: Screen, *, kept: bool) -> None:
+        """`kept`: what is made in the directory stays."""
         self._directory = directory
+        self._kept = kept
         self._screen = screen
         self._operator = Operator(directory)
         self._truth: dict[str, Truth] = {}
@@ -203,6 +205,8 @@ class Demo:
         say.step("The gate has compared the candidate with the model before it, on test images that neither was trained on")
         for line in looking.ruling(world.root, status["training"]["jobs"][-1]):
             say.detail(line)
+        if not self._kept:
+            say.detail("which goes with all else at the end; with --keep DIRECTORY it stays")
 
     def _compare(self, world: World) -> bool:
         say = self._screen

@@ -12,20 +12,28 @@ def remaining_s(progress: Progress) -> float | None:
     if progress.phase is not Phase.TRAIN or not progress.epochs:
         return None
     epoch_s = progress.epoch_s
-    if epoch_s is None and progress.batch_s is not None and progress.batches:
+    if epoch_s is None and progress.batch_s is not None and progress.batches and not progress.step:
         epoch_s = progress.batch_s * progress.batches
     if epoch_s is None:
         return None
-    to_come = max(progress.epochs - max(progress.epoch, 1), 0)
-    done = min(progress.batch / progress.batches, 1.0) if progress.batches else 0.0
-    return epoch_s * (to_come + 1.0 - done)
+    return epoch_s * max(progress.epochs - _epochs_done(progress), 0.0)
 
 
 def share_done(progress: Progress) -> float:
     """How much of the epochs is done, 0..1; a batch counts."""
-    if progress.phase in {Phase.EXPORT, Phase.EVALUATE}:
+    if progress.phase in {Phase.EXPORT, Phase.EVALUATE, Phase.REPORT}:
         return 1.0
     if not progress.epochs or not progress.epoch:
         return 0.0
+    return min(_epochs_done(progress) / progress.epochs, 1.0)
+
+
+def _epochs_done(progress: Progress) -> float:
+    """Those that are finished, and what there is of the one under way; its validation and what follows count as its end.
+
+    The batches of such a step are not those of the training.
+    """
+    if progress.step:
+        return float(progress.epoch)  # while the library sets up, `epoch` is the last one that was finished
     batches = min(progress.batch / progress.batches, 1.0) if progress.batches else 0.0
-    return min((progress.epoch - 1 + batches) / progress.epochs, 1.0)
+    return max(progress.epoch - 1, 0) + batches

@@ -5,7 +5,8 @@ What holds first decides, in this order:
 1. the mAP50-95 on its own test images is below `min_map50_95`: rejected. No comparison makes such a model useful, so nobody is asked;
 2. there is no current model: accepted, since nothing can get worse;
 3. the current model could not be evaluated: held, with the problem;
-4. there are fewer than `min_images` images that neither model was trained on: held. The figures are there, but say little;
+4. there are fewer than `min_images` images that neither model was trained on, or no object in them of a class that the current model
+   knows: held. The figures are there, but say little or nothing;
 5. the mAP50-95 drops by more than `max_drop`, or that of a class with at least `min_class_instances` instances in those images by more
    than `max_class_drop`: rejected, and the worst of them is named;
 6. otherwise accepted.
@@ -82,15 +83,18 @@ def judge(metrics: Metrics, evaluation: Evaluation | None, settings: GateSetting
         return Verdict(Decision.HELD, f"the current model could not be evaluated: {evaluation.problem}", (least, enough))
     if not enough.ok or evaluation.current is None:
         return Verdict(Decision.HELD, _too_few(evaluation, settings), (least, enough))
+    if evaluation.candidate.classes and not _pairs(evaluation.candidate, evaluation.current):
+        nothing = f"in the {evaluation.images} images that neither model was trained on there is no object of a class that both know"
+        return Verdict(Decision.HELD, nothing, (least, enough))
     return _compare(evaluation.candidate, evaluation.current, evaluation.images, settings, (least, enough))
 
 
 def _compare(candidate: Metrics, current: Metrics, images: int, settings: GateSettings, before: tuple[Check, ...]) -> Verdict:
     pairs = _pairs(candidate, current)
     mine, theirs = _overall(candidate, current, pairs)
-    overall = _check("mAP50-95 against the current model", mine - theirs, -settings.max_drop)
+    overall = _check("mAP50-95 against the current model", mine - theirs, 0.0 - settings.max_drop)
     counted = [pair for pair in pairs if pair.instances >= settings.min_class_instances]
-    classes = [_check(f"mAP50-95 of {pair.name}", pair.candidate - pair.current, -settings.max_class_drop) for pair in counted]
+    classes = [_check(f"mAP50-95 of {pair.name}", pair.candidate - pair.current, 0.0 - settings.max_class_drop) for pair in counted]
     worst = min(zip(counted, classes, strict=True), key=lambda one: one[1].value, default=None)
     checks = (*before, overall, *classes)
     faults = []

@@ -55,12 +55,12 @@ class Lineage:
         """What was trained on before a training with these settings (those of its job) began."""
         steps: list[Step] = []
         met: set[str] = set()
-        while settings.get("started_from") == "current":
+        while True:
             digest = str(settings.get("model_sha256"))
-            if digest in met:  # damaged records must not be followed for ever
-                break
+            found = self._by_pt.get(digest)  # also where an operator has named what a job of ours made as the base model
+            if digest in met or (found is None and settings.get("started_from") != "current"):
+                break  # damaged records must not be followed for ever
             met.add(digest)
-            found = self._by_pt.get(digest)
             if found is None or found[0].get("dataset_id") is None:
                 steps.append(TakenOver(self._taken_over))
                 break

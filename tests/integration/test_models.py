@@ -3,6 +3,7 @@
 import hashlib
 import json
 import signal
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,18 @@ def test_what_operators_decide_while_no_daemon_runs_is_done_once_by_its_next_sta
         request.write_text(left)  # as if the daemon had been killed before the request was gone
     (old,) = (one for one in json.loads(site.operator.command("model", "list", "--json")) if one["state"] == "current")
     assert old["serial"] == 1
+
+
+def test_what_operators_decide_while_no_daemon_runs_comes_after_what_was_accepted_before(site: Site) -> None:
+    ledger = Ledger(Layout(site.root).ledger)
+    ledger.put_job(replace(ledger.jobs()[0], state="accepted"))  # as by a daemon that was killed right after
+    ledger.close()
+    site.operator.try_command("model", "promote", sha256("old")[:8], "--reason", "the new one misses boats")
+    with site.daemon() as daemon:
+        daemon.wait_for_event("job.state", job="20260301T000000Z", state="releasing")
+        daemon.wait_for_event("request.answered", kind="promote_model", error=None)
+        assert (current(site), (site.root / "models" / "azaion.onnx").read_text()) == (sha256("old"), "onnx of old")
+        daemon.wait_for_event("release.waiting", serial=2)
 
 
 def test_the_gate_follows_a_reload(site: Site) -> None:

@@ -314,3 +314,15 @@ async def test_what_an_operator_promoted_is_installed_after_a_kill_and_a_model_t
     async with site(layout, settings_of(layout.root), judge=judging()) as one:
         await one.until_states("releasing")
         assert layout.onnx.read_bytes() == content
+
+
+async def test_what_was_accepted_before_a_kill_is_installed_before_what_an_operator_asks_for_then(layout: Layout) -> None:
+    async with site(layout, settings_of(layout.root), judge=judging(HELD)) as one:
+        await one.change()
+        (job,) = await one.until_states("held")
+        await one.call(one.call.ledger.put_job, replace(job, state="accepted"))
+    async with site(layout, settings_of(layout.root), judge=judging()) as one:
+        await one.conductor.begun()
+        async with one.conductor.installer.lock:
+            (model,) = await one.call(one.call.ledger.models)
+            assert (model.job, model.current) == (job.id, True)

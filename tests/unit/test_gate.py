@@ -48,7 +48,9 @@ def test_the_same_model_is_accepted_whatever_floats_do() -> None:
     candidate = metrics(car=0.3, truck=0.7 - 1e-12)
     assert against(candidate, current).decision is Decision.ACCEPTED
     strict = GateSettings(max_drop=0, max_class_drop=0, min_map50_95=0)
-    assert against(candidate, current, settings=strict).decision is Decision.ACCEPTED
+    verdict = against(candidate, current, settings=strict)
+    assert verdict.decision is Decision.ACCEPTED
+    assert {str(check.limit) for check in verdict.checks[2:]} == {"0.0"}  # and not -0.0, as people would read it
 
 
 @pytest.mark.parametrize(("drop", "decision"), [(0.02, Decision.ACCEPTED), (0.0201, Decision.REJECTED)])
@@ -102,6 +104,15 @@ def test_a_new_class_neither_drops_nor_hides_what_drops() -> None:
     assert against(metrics(car=0.5, boat=0.01), current).decision is Decision.ACCEPTED
     hidden = against(metrics(car=0.45, boat=0.9), current)  # 0.675 in all, against 0.25
     assert (hidden.decision, "0.450, that of the current model 0.500" in hidden.reason) == (Decision.REJECTED, True)
+
+
+@pytest.mark.parametrize("current", [metrics(0.0, car=(None, 0), boat=(None, 0)), metrics(0.0, car=(None, 0), boat=(None, 100))])
+def test_with_nothing_that_both_could_find_a_comparison_says_nothing(current: Metrics) -> None:
+    """Sixty backgrounds, or sixty images of a class that is new."""
+    boats = current.classes[1].instances
+    verdict = against(metrics(0.0, car=(None, 0), boat=(0.7 if boats else None, boats)), current, own=metrics(0.5))
+    assert verdict.decision is Decision.HELD
+    assert verdict.reason == "in the 60 images that neither model was trained on there is no object of a class that both know"
 
 
 def test_a_class_without_instances_has_no_figure() -> None:

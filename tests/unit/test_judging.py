@@ -1,5 +1,6 @@
 """What a job is compared with and decided by, over a real root: manifests, the ledger, a job's directory that a crash has left anyhow."""
 
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from tests.unit.test_training_jobs import spec as any_spec
 NOW = 1_780_000_000.0
 OLD, NEW = NOW - 1000, NOW + 1000
 BETTER, WORSE = (
-    Metrics(images=60, instances=9, map50=value, map50_95=value, classes=(ClassMetrics(name="car", images=9, instances=9),))
+    Metrics(images=60, instances=9, map50=value, map50_95=value, classes=(ClassMetrics(name="car", images=9, instances=9, map50_95=value),))
     for value in (0.6, 0.4)
 )
 
@@ -182,6 +183,20 @@ async def test_a_fine_tuned_model_has_seen_what_its_predecessors_have(world: Wor
     assert "c.jpg" not in candidate.images  # m3's dataset is gone, and nothing is known of its sides
 
 
+async def test_a_base_model_that_a_job_has_made_has_seen_what_that_was_trained_on(world: World) -> None:
+    pt = ModelFile(path="model.pt", sha256="pt1", size_bytes=1).model_dump()
+    made = {"pt": pt, "onnx": {**pt, "sha256": "m1"}, "dataset_id": "id of azaion-2026-01-01", "settings": {"started_from": "base"}}
+    world.ledger.put_job(Job("j1", "released", "", NOW, NOW, result=made))
+    world.dataset("azaion-2026-01-01", a=TRAIN)
+    world.dataset("azaion-2026-01-02", t=TRAIN)
+    world.dataset(a={}, b={})
+    world.current("m2", "azaion-2026-01-02")
+    comparison = await world.prepared(started_from="base", model_sha256="pt1")
+    assert (comparison.images, comparison.left_out) == (("b.jpg",), {"may have been seen by the model that it was started from": 1})
+    (world.directory.path / "comparison.json").unlink()
+    assert (await world.prepared(started_from="base", model_sha256="pt of the makers")).images == ("a.jpg", "b.jpg")
+
+
 async def test_started_from_a_model_that_was_taken_over_it_has_seen_what_that_has(world: World) -> None:
     world.ledger.put_current_model(Model("m0", None, None, {}, "", current=True, created=NOW))
     world.ledger.add_annotations([row(Home.VALIDATED, name=name, first_seen=NEW if name == "b" else OLD) for name in ("a", "b")])
@@ -189,6 +204,19 @@ async def test_started_from_a_model_that_was_taken_over_it_has_seen_what_that_ha
     world.dataset(a={}, b={})
     world.current()
     comparison = await world.prepared(started_from="current", model_sha256="pt of the service before")
+    assert (comparison.images, comparison.left_out) == (("b.jpg",), {"may have been seen by the model that it was started from": 1})
+
+
+async def test_a_base_model_that_is_the_checkpoint_of_one_that_was_taken_over_has_seen_what_that_has(world: World) -> None:
+    kept = world.layout.models / "azaion-taken-over"
+    kept.mkdir()
+    (kept / "azaion.pt").write_bytes(b"before")
+    world.ledger.put_current_model(Model("m0", None, None, {}, str(kept / "azaion.onnx"), current=True, created=NOW))
+    world.ledger.add_annotations([row(Home.VALIDATED, name=name, first_seen=NEW if name == "b" else OLD) for name in ("a", "b")])
+    world.dataset("azaion-2026-01-01", t=TRAIN)
+    world.dataset(a={}, b={})
+    world.current()
+    comparison = await world.prepared(started_from="base", model_sha256=hashlib.sha256(b"before").hexdigest())
     assert (comparison.images, comparison.left_out) == (("b.jpg",), {"may have been seen by the model that it was started from": 1})
 
 

@@ -117,6 +117,14 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     made.ledger.close()
 
 
+async def test_a_model_whose_last_release_was_given_up_is_ordered_again(site: Site) -> None:
+    """As an index rebuild finds it, of a model that is not the current one."""
+    site.ledger.ledger.serials.restore([Release(7, "a" * 64, "superseded", NOON, NOON)])
+    await site.trained("a")
+    await site.outbox.order("a" * 64)
+    assert await site.releases() == [(7, "superseded"), (8, "waiting")]
+
+
 async def test_what_is_ordered_is_published_and_its_job_released(site: Site) -> None:
     await site.trained("a")
     async with site.running():

@@ -1,11 +1,13 @@
 """What a release is of, and going back to an older model."""
 
 import asyncio
+import errno
 import hashlib
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, BinaryIO, Never
 
 import pytest
 from pydantic import SecretStr
@@ -106,6 +108,24 @@ async def test_a_model_that_is_not_there_any_more_changes_nothing_and_can_be_fet
     assert layout.onnx.read_bytes() == b"new"
     assert [model.sha256 for model in ledger.ledger.models() if model.current] == [new.sha256]
     assert len(ledger.ledger.releases()) == 2
+
+
+async def test_a_disk_that_is_full_halfway_changes_nothing(layout: Layout, ledger: LedgerThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(layout, ledger, "old")
+    new = keep(layout, ledger, "new")
+    copy = shutil.copyfileobj
+
+    def full(source: BinaryIO, target: BinaryIO) -> None:
+        if source.name.endswith(".pt"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        copy(source, target)
+
+    monkeypatch.setattr("azaion_daemon.releasing.shutil.copyfileobj", full)
+    with pytest.raises(OperatorError, match="there is no space to put the model in place"):
+        await roll_back(layout, ledger, 1)
+    assert (layout.onnx.read_bytes(), layout.pt.read_bytes()) == (b"new", b"pt of new")
+    assert [model.sha256 for model in ledger.ledger.models() if model.current] == [new.sha256]
+    assert not list(layout.models.glob(".*"))
 
 
 def test_the_manifest_says_what_the_ledger_and_the_result_know(layout: Layout, ledger: LedgerThread) -> None:

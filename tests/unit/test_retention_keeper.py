@@ -303,6 +303,27 @@ async def test_a_model_goes_with_its_directory_and_its_row_stays(layout: Layout,
     assert (len(ledger.ledger.models()), held) == (4, [False])
 
 
+async def test_a_full_disk_that_an_installation_waits_on_is_relieved(layout: Layout, ledger: LedgerThread) -> None:
+    settings = KEEP_ONE.model_copy(update={"models_keep": 1, "models_keep_days": 10})
+    for number, name in enumerate(("azaion-2026-01-01", "azaion-2026-01-02", "azaion-2026-01-03")):
+        put_dataset(layout, name, days_old=90 - number)
+        (path := layout.models / name).mkdir()
+        made = Model(
+            f"m{number}", None, f"id of {name}", {}, str(path / "azaion.onnx"), current=number == 2, created=NOW - 80 * DAY + number
+        )
+        ledger.ledger.put_model(made)
+    put_dataset(layout, "azaion-2026-02-01", days_old=60)
+    put_dataset(layout, "azaion-2026-05-31", days_old=1, position=9)
+    put_job(layout, ledger, "old", days_old=60)
+    put_job(layout, ledger, "new", days_old=1, position=9)
+    kept = {"azaion-2026-01-01", "azaion-2026-01-02", "azaion-2026-01-03"}
+    guard = asyncio.Lock()
+    await guard.acquire()
+    await Keeper(settings, layout, ledger, installing=lambda: guard, patience_s=0.01, clock=lambda: NOW).make_pass()
+    assert (names(layout.jobs), names(layout.models)) == ({"new"}, kept)
+    assert names(layout.datasets) == kept | {"azaion-2026-05-31"}  # what a model came from stays with it
+
+
 async def test_evaluations_are_kept_up_to_a_number(layout: Layout, ledger: LedgerThread, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("azaion_daemon.retention.keeper._EVALUATIONS", 2)
     await keeper(layout, ledger).make_pass()  # there is none yet

@@ -74,6 +74,10 @@ def progress(**changes: Any) -> Progress:
         ({"epoch_s": 100.0, "epoch": 0}, 1000.0),  # a resumed one before its first batch
         ({"epoch_s": 100.0, "phase": Phase.EXPORT}, None),
         ({"phase": Phase.PREPARE, "epoch": 0, "epochs": 0}, None),
+        ({"epoch_s": 100.0, "batch": 1, "batches": 4, "step": "validating"}, 700.0),  # those batches are others
+        ({"epoch_s": 100.0, "step": "saving"}, 700.0),
+        ({"epoch_s": 100.0, "batch": 9, "batches": 10, "step": "setting up"}, 700.0),  # on its way from the third epoch's checkpoint
+        ({"batch_s": 2.0, "batch": 1, "batches": 4, "step": "validating"}, None),
     ],
 )
 def test_the_end_is_estimated_from_what_is_known(known: dict[str, Any], expected: float | None) -> None:
@@ -88,7 +92,12 @@ def test_the_end_is_estimated_from_what_is_known(known: dict[str, Any], expected
         ({"epoch": 0}, 0.0),
         ({"epochs": 0}, 0.0),
         ({"epoch": 99, "batch": 9, "batches": 10}, 1.0),
+        ({"batch": 1, "batches": 4, "step": "validating"}, 0.3),
+        ({"step": "saving"}, 0.3),
+        ({"batch": 9, "batches": 10, "step": "setting up"}, 0.3),
+        ({"epoch": 0, "batch": 9, "batches": 10, "step": "setting up"}, 0.0),
         ({"phase": Phase.EVALUATE, "epoch": 0}, 1.0),
+        ({"phase": Phase.REPORT, "epoch": 10, "batch": 0, "batches": 36}, 1.0),
     ],
 )
 def test_a_share_is_done_and_never_more_than_all(known: dict[str, Any], share: float) -> None:
@@ -200,6 +209,17 @@ def test_the_status_is_lines_for_people() -> None:
     assert "earlier      released; job J1" in lines
     assert "disk         100 GB of 4.0 TB free" in lines
     assert parts_of(DOCUMENT, NOW)[Part.MACHINE][-1].mood is Mood.WARN  # 2.5 % are little
+
+
+def test_a_model_that_waits_for_an_operator_is_said_first_with_what_to_do() -> None:
+    held = {"id": "J0", "state": "held", "ended": NOW.timestamp(), "verdict": {"reason": "only 3 images are left"}}
+    ended = [{"id": f"J{number}", "state": "rejected"} for number in range(1, 9)]
+    lines = render_status({**DOCUMENT, "training": {"jobs": [held, *ended]}}, NOW).splitlines()
+    assert [line for line in lines if line.startswith(("to decide", "earlier"))] == [
+        "to decide    held 12:00: only 3 images are left; job J0: `model show` it, then `model promote` or `model reject`",
+        "earlier      rejected; job J8",
+        "earlier      rejected; job J7",
+    ]
 
 
 def test_a_stopped_daemon_says_since_when_and_one_that_never_ran_says_that() -> None:
