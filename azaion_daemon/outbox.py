@@ -86,10 +86,11 @@ def pause_after_start_s(tries: Tries, now: float) -> float:
 
 def settled(jobs: Sequence[Job], models: Sequence[Model], releases: Sequence[Release], now: float) -> list[Job]:
     """The jobs whose release has come to an end, in their next state: released, or given up for a newer one."""
-    made = {model.sha256: model.job for model in models}
+    made = {model.job: model.sha256 for model in models}
     changed = []
     for job in jobs:
-        own = [release for release in releases if job.state == JobState.RELEASING and made.get(release.model_sha256) == job.id]
+        model = ((job.result or {}).get("onnx") or {}).get("sha256") or made.get(job.id)  # two jobs may have made the same
+        own = [release for release in releases if job.state == JobState.RELEASING and release.model_sha256 == model]
         if any(release.state == "published" for release in own):
             changed.append(replace(job, state=advance(JobState.RELEASING, JobState.RELEASED), changed=now, why=None))
         elif own and all(release.state == "superseded" for release in own):
@@ -128,7 +129,7 @@ class Outbox:
     async def order(self, model_sha256: str) -> None:
         """Have a model published. Ordering the newest one again changes nothing."""
         releases = await self._call(self._ledger.releases)
-        if not releases or releases[-1].model_sha256 != model_sha256:
+        if not releases or releases[-1].model_sha256 != model_sha256 or releases[-1].state == "superseded":
             await self._call(self._ledger.add_release, model_sha256)
         self._due.set()
 

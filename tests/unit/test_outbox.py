@@ -292,3 +292,17 @@ def test_a_job_that_was_published_before_its_state_was_recorded_is_released_late
     assert [one.state for one in settled([job], models, releases, 5)] == [JobState.RELEASED]
     assert settled([job], models, [Release(1, "f", "waiting", 1, 1)], 5) == []
     assert settled([job], models, [], 5) == []
+
+
+def test_two_jobs_that_made_the_same_model_are_released_with_it() -> None:
+    result = {"onnx": {"sha256": "f"}}
+    jobs = [Job(name, JobState.RELEASING, "because", 1, 1, result=result) for name in ("a", "b")]
+    models = [Model("f", "a", None, {}, "/a.onnx", current=True, created=1)]
+    assert [one.id for one in settled(jobs, models, [Release(1, "f", "published", 1, 1)], 5)] == ["a", "b"]
+
+
+async def test_what_was_superseded_last_is_ordered_anew(site: Site) -> None:
+    ledger = site.ledger.ledger
+    await site.ledger(ledger.serials.restore, [Release(7, "a" * 64, "superseded", 1, 1)])  # as after index rebuild
+    await site.outbox.order("a" * 64)
+    assert await site.releases() == [(7, "superseded"), (8, "waiting")]
