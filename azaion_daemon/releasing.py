@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import math
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from azaion_daemon import __version__
-from azaion_daemon.errors import DiskFullError, OperatorError, TrainingError
+from azaion_daemon.errors import OperatorError, TrainingError
+from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.rollback import published_release
@@ -67,11 +69,14 @@ class RollBack:
     but an operator.
     """
 
-    def __init__(self, layout: Layout, ledger: LedgerThread, order: Callable[[str], Awaitable[None]], installing: asyncio.Lock) -> None:
+    def __init__(
+        self, layout: Layout, ledger: LedgerThread, space: Space, order: Callable[[str], Awaitable[None]], installing: asyncio.Lock
+    ) -> None:
         """`installing` is held by whoever replaces the current model's files."""
         self._layout = layout
         self._call = ledger
         self._ledger = ledger.ledger
+        self._space = space
         self._order = order
         self._installing = installing
 
@@ -79,8 +84,8 @@ class RollBack:
         """Roll back to the model of a release; what was ordered. Cut short by a crash, it is to be asked for again.
 
         Raises:
-            OperatorError: There is no such release, its file is not kept, or the disk is full: nothing was changed.
-            StorageError: The disk failed.
+            OperatorError: There is no such release, or its file is not kept: nothing was changed.
+            StorageError: The disk failed; or it is full, and nobody waits any longer.
         """
         async with self._installing:
             releases = await self._call(self._ledger.releases)
@@ -91,21 +96,18 @@ class RollBack:
                 raise OperatorError(
                     f"the model of release {serial} ({again.model_sha256[:12]}) is not in the ledger any more: name another"
                 )
-            try:
-                await asyncio.to_thread(_install, model, serial, self._layout)
-            except DiskFullError as error:
-                raise OperatorError(f"there is no space to put the model in place: {error} Then roll back again.") from error
-            release = await self._call(self._ledger.serials.roll_back, again, reason)
+            await self._space.repeat(lambda: asyncio.to_thread(_install, model, serial, self._layout))
+            release = await self._space.repeat(lambda: self._call(self._ledger.serials.roll_back, again, reason))
             log.warning("release.rolled_back", serial=release.serial, to=serial, model=model.sha256, why=reason)
-        await self._order(model.sha256)
+            await self._space.repeat(lambda: self._order(model.sha256))
         waited = [one.serial for one in releases if one.state == "waiting" and one.serial != release.serial]
         return {"serial": release.serial, "to": serial, "model": model.sha256, "superseded": waited}
 
 
 def _install(model: Model, serial: int, layout: Layout) -> None:
-    """Put the kept files of a model in the place of the current ones."""
+    """Put the kept files of a model in the place of the current ones. Its result is as of now: by that a lost ledger is made anew."""
     kept = Path(model.path)
-    fetch = f"azaion-daemon model fetch {serial} --output {kept}"
+    fetch = f"mkdir -p {kept.parent} && azaion-daemon model fetch {serial} --output {kept}"
     try:
         with kept.open("rb") as file, storage("reading a model"):
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -124,3 +126,5 @@ def _install(model: Model, serial: int, layout: Layout) -> None:
             copy_durably(trainable, layout.pt)
         else:
             layout.pt.unlink(missing_ok=True)  # of another model: to train on from it would be to go on from what was rolled back
+        if (result := kept.with_name("result.json")).is_file():
+            os.utime(result)
