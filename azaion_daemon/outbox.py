@@ -212,6 +212,8 @@ class Outbox:
             if not attempt.done():
                 attempt.cancel()
                 await asyncio.wait({attempt})
+                if not attempt.cancelled():
+                    attempt.exception()  # seen: how an attempt ends that was given up is of no interest
         return await attempt
 
     async def _is_superseded(self, release: Release) -> bool:

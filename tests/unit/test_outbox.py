@@ -1,6 +1,7 @@
 """Releases that wait: for whom, for how long, and what newer ones do to them. The publisher is a double; the ledger is real."""
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -203,6 +204,26 @@ async def test_a_newer_release_ends_an_attempt_that_consumers_see_nothing_of(sit
         site.publisher.may_swap.set()
         await site.until(lambda: site.publisher.done)
     assert site.publisher.done == [2]
+
+
+async def test_an_attempt_that_fails_while_it_is_given_up_is_no_stray_error(site: Site) -> None:
+    async def fail(*_: object, **__: object) -> Published:
+        site.publisher.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OutsideError("the store is away just now") from None
+        raise AssertionError
+
+    strays: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
+    site.publisher.publish = fail  # type: ignore[method-assign]
+    await site.trained("a")
+    async with site.running():
+        await site.publisher.begun.wait()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert strays == []
 
 
 async def test_an_attempt_that_is_being_swapped_in_is_finished_before_the_newer_one_begins(site: Site) -> None:
