@@ -39,6 +39,7 @@ from azaion_daemon.sandbox.platform_state import User
 from azaion_daemon.sandbox.processes import SandboxError
 from azaion_daemon.settings import load_settings
 from azaion_daemon.store.ledger import Ledger
+from tests.integration.publishing import NO_PROBE
 from tests.integration.test_sandbox_world import model_that_sees
 from tests.unit.builders import make_root, settings_on
 
@@ -107,7 +108,7 @@ class Place:
 
         async def release() -> None:
             async with PlatformClient(settings.api, self.layout.hardware) as client:
-                await Publisher(settings.publish, client, self.credentials, self.layout).publish(path, serial, FACTS)
+                await Publisher(settings.publish, client, self.credentials, self.layout, probe=NO_PROBE).publish(path, serial, FACTS)
 
         asyncio.run(release())
         return path.read_bytes()
