@@ -142,7 +142,7 @@ class Daemon:
             order_release=self._outbox.order,
             after_job=self._keeper.look,
         )
-        self._roll_back = RollBack(layout, self._ledger, self._outbox.order, self._conductor.installer.lock)
+        self._roll_back = RollBack(layout, self._ledger, self._pipeline.space, self._outbox.order, self._conductor.installer.lock)
         self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
         self._gpus = GpuWatch(nvml, layout, lambda: [one.job.id for one in self._conductor.under_way])
         self._inbox = inbox

@@ -117,6 +117,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     # Publishing
     "release.started": ("info", "A model is being encrypted and uploaded."),
     "release.part_uploaded": ("info", "A part is stored and verified."),
+    "release.part_gone": ("warning", "A stored part of a release under way is not there any more, or not here: it is uploaded anew."),
     "release.verified": ("info", "What consumers download was joined, decrypted and compared."),
     "release.manifest": ("info", "The signed manifest of a release is stored; `key` is the id of the public key to verify it with."),
     "release.manifest_unknown": (

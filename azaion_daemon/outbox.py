@@ -86,10 +86,11 @@ def pause_after_start_s(tries: Tries, now: float) -> float:
 
 def settled(jobs: Sequence[Job], models: Sequence[Model], releases: Sequence[Release], now: float) -> list[Job]:
     """The jobs whose release has come to an end, in their next state: released, or given up for a newer one."""
-    made = {model.sha256: model.job for model in models}
+    made = {model.job: model.sha256 for model in models}
     changed = []
     for job in jobs:
-        own = [release for release in releases if job.state == JobState.RELEASING and made.get(release.model_sha256) == job.id]
+        model = ((job.result or {}).get("onnx") or {}).get("sha256") or made.get(job.id)  # two jobs may have made the same
+        own = [release for release in releases if job.state == JobState.RELEASING and release.model_sha256 == model]
         if any(release.state == "published" for release in own):
             changed.append(replace(job, state=advance(JobState.RELEASING, JobState.RELEASED), changed=now, why=None))
         elif own and all(release.state == "superseded" for release in own):
@@ -212,6 +213,8 @@ class Outbox:
             if not attempt.done():
                 attempt.cancel()
                 await asyncio.wait({attempt})
+                if not attempt.cancelled():
+                    attempt.exception()  # seen: how an attempt ends that was given up is of no interest
         return await attempt
 
     async def _is_superseded(self, release: Release) -> bool:

@@ -1,22 +1,20 @@
 """What a release is of: what its manifest says of the model, and an older model that an operator wants published again."""
 
 import asyncio
-import hashlib
 import math
-import shutil
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
 from azaion_daemon import __version__
-from azaion_daemon.errors import DiskFullError, OperatorError, TrainingError
+from azaion_daemon.errors import OperatorError, TrainingError
+from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.rollback import published_release
-from azaion_daemon.store.durable import replacing, storage
+from azaion_daemon.store.kept import check_kept, put_in_place
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Model
@@ -69,11 +67,14 @@ class RollBack:
     but an operator.
     """
 
-    def __init__(self, layout: Layout, ledger: LedgerThread, order: Callable[[str], Awaitable[None]], installing: asyncio.Lock) -> None:
+    def __init__(
+        self, layout: Layout, ledger: LedgerThread, space: Space, order: Callable[[str], Awaitable[None]], installing: asyncio.Lock
+    ) -> None:
         """`installing` is held by whoever replaces the current model's files."""
         self._layout = layout
         self._call = ledger
         self._ledger = ledger.ledger
+        self._space = space
         self._order = order
         self._installing = installing
 
@@ -81,8 +82,8 @@ class RollBack:
         """Roll back to the model of a release; what was ordered. Cut short by a crash, it is to be asked for again.
 
         Raises:
-            OperatorError: There is no such release, its file is not kept, or the disk is full: nothing was changed.
-            StorageError: The disk failed.
+            OperatorError: There is no such release, or its file is not kept: nothing was changed.
+            StorageError: The disk failed; or it is full, and nobody waits any longer.
         """
         async with self._installing:
             releases = await self._call(self._ledger.releases)
@@ -93,40 +94,12 @@ class RollBack:
                 raise OperatorError(
                     f"the model of release {serial} ({again.model_sha256[:12]}) is not in the ledger any more: name another"
                 )
-            try:
-                await asyncio.to_thread(_install, model, serial, self._layout)
-            except DiskFullError as error:
-                raise OperatorError(f"there is no space to put the model in place: {error} Then roll back again.") from error
-            release = await self._call(self._ledger.serials.roll_back, again, reason)
+            kept = Path(model.path)
+            fetch = f"mkdir -p {kept.parent} && azaion-daemon model fetch {serial} --output {kept}"
+            await asyncio.to_thread(check_kept, model, way_out=f"Fetch it back, then roll back: {fetch}")
+            await self._space.repeat(lambda: asyncio.to_thread(put_in_place, kept, self._layout))
+            release = await self._space.repeat(lambda: self._call(self._ledger.serials.roll_back, again, reason))
             log.warning("release.rolled_back", serial=release.serial, to=serial, model=model.sha256, why=reason)
-        await self._order(model.sha256)
+            await self._space.repeat(lambda: self._order(model.sha256))
         waited = [one.serial for one in releases if one.state == "waiting" and one.serial != release.serial]
         return {"serial": release.serial, "to": serial, "model": model.sha256, "superseded": waited}
-
-
-def _install(model: Model, serial: int, layout: Layout) -> None:
-    """Put the kept files of a model in the place of the current ones."""
-    kept = Path(model.path)
-    fetch = f"azaion-daemon model fetch {serial} --output {kept}"
-    try:
-        with kept.open("rb") as file, storage("reading a model"):
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except (FileNotFoundError, NotADirectoryError):
-        raise OperatorError(
-            f"{kept}, the model of release {serial}, is not kept any more. Fetch it back, then roll back: {fetch}"
-        ) from None
-    except OSError as error:
-        raise OperatorError(f"{kept} cannot be read: {error.strerror}. Check its owner and mode.") from error
-    if digest != model.sha256:
-        raise OperatorError(f"{kept} is not the model of release {serial}: its content was changed. Fetch it back, then roll back: {fetch}")
-    trainable = kept.with_name(layout.pt.name)
-    with storage("installing a model"):
-        with ExitStack() as replaced:  # neither has its name before there is space for both
-            for source, target in ((kept, layout.onnx), (trainable, layout.pt)):
-                if source.is_file():
-                    copy = replaced.enter_context(replacing(target))
-                    with source.open("rb") as content:
-                        shutil.copyfileobj(content, copy)
-                    copy.flush()
-        if not trainable.is_file():
-            layout.pt.unlink(missing_ok=True)  # of another model: to train on from it would be to go on from what was rolled back

@@ -1,7 +1,6 @@
 """How a model becomes the current one: its files are kept, the ledger says so, its release is ordered. One at a time."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import copy_durably, fsync_directory, storage
+from azaion_daemon.store.kept import put_in_place
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job, Model
@@ -52,7 +52,7 @@ class Installer:
         directory = JobDirectory(self._layout.jobs / job.id)
         result = await asyncio.to_thread(complete_result, directory)
         assert result.onnx is not None and result.metrics is not None  # noqa: PT018 - that is what complete means
-        kept = self._layout.models / str(job.dataset)
+        kept = await asyncio.to_thread(_directory_for, job, self._layout)
         await self._space.repeat(lambda: asyncio.to_thread(_keep_model, directory, kept, self._layout))
         metrics = result.metrics.model_dump(mode="json")
         sha256 = result.onnx.sha256
@@ -66,7 +66,7 @@ class Installer:
             StorageError: The disk failed; or it is full, and nobody waits any longer.
         """
         assert self.lock.locked()
-        await self._space.repeat(lambda: asyncio.to_thread(_put_in_place, Path(model.path), self._layout))
+        await self._space.repeat(lambda: asyncio.to_thread(put_in_place, Path(model.path), self._layout))
         why = reason or (f"job {model.job}" if model.job else "")
         await self._space.repeat(lambda: self._call(self._ledger.put_current_model, model, why=why, actor=actor))
         log.info("model.current", job=model.job, sha256=model.sha256, **{name: model.metrics.get(name) for name in ("map50", "map50_95")})
@@ -87,6 +87,13 @@ def complete_result(directory: JobDirectory) -> JobResult:
     return result
 
 
+def _directory_for(job: Job, layout: Layout) -> Path:
+    """Where a job's model is kept. A dataset that somebody has removed may have given its name to another, so that name may be taken."""
+    directory = layout.models / str(job.dataset)
+    kept = JobDirectory(directory).read_result()
+    return directory if kept is None or kept.settings.get("id") in {None, job.id} else layout.models / f"{job.dataset}-{job.id}"
+
+
 def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
     """Copy what came out of a job to a directory of its own. Again is the same as once."""
     with storage("keeping a model"):
@@ -97,16 +104,3 @@ def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:
             copy_durably(directory.report, kept / directory.report.name)
         for source, name in ((directory.pt, layout.pt.name), (directory.onnx, layout.onnx.name)):
             copy_durably(source, kept / name)
-
-
-def _put_in_place(onnx: Path, layout: Layout) -> None:
-    """Copy a kept model to where the current one is. Its result is as of now: by that a lost ledger is made anew."""
-    with storage("putting a model in its place"):
-        pt, result = onnx.with_name(layout.pt.name), onnx.with_name("result.json")
-        if pt.is_file():
-            copy_durably(pt, layout.pt)
-        else:
-            layout.pt.unlink(missing_ok=True)  # one that was taken over without; another model's must not pass for its
-        copy_durably(onnx, layout.onnx)
-        if result.is_file():
-            os.utime(result)

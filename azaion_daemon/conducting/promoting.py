@@ -1,13 +1,13 @@
 """A model that was the current one before becomes it again, because an operator says so."""
 
 import asyncio
-import hashlib
 from pathlib import Path
 
 from azaion_daemon.conducting.installing import Installer
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
+from azaion_daemon.store.kept import check_kept
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Model
@@ -47,17 +47,7 @@ class Promoter:
 
 
 def _check(model: Model, layout: Layout) -> None:
-    onnx = Path(model.path)
-    pt = onnx.with_name(layout.pt.name)
-    gone = f"the files of model {model.sha256[:12]} are gone from {onnx.parent} (retention.models_keep, models_keep_days)"
-    try:
-        with onnx.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise OperatorError(f"{gone}; it cannot be promoted any more") from error
-    except OSError as error:
-        raise OperatorError(f"{onnx} cannot be read: {error.strerror}. Check its owner and mode") from error
-    if digest != model.sha256:
-        raise OperatorError(f"{onnx} is damaged: its SHA-256 begins with {digest[:12]}. Restore it from a backup")
-    if model.job is not None and not pt.is_file():
-        raise OperatorError(f"{pt} is gone; the next training could not start from this model. Restore it from a backup")
+    check_kept(model, way_out="It cannot be promoted unless it is restored from a backup.")
+    trainable = Path(model.path).with_name(layout.pt.name)
+    if model.job is not None and not trainable.is_file():
+        raise OperatorError(f"{trainable} is gone; the next training could not start from this model. Restore it from a backup.")

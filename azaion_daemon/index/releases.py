@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from azaion_daemon.errors import StorageError
-from azaion_daemon.publish.record import ReleaseRecord, ReleaseRecords
+from azaion_daemon.publish.record import RecordError, ReleaseRecord, ReleaseRecords
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Model, Release
 
@@ -20,7 +20,7 @@ def read_releases(layout: Layout, models: Sequence[Model]) -> tuple[list[Release
         moment = _changed(layout, serial)
         try:
             record = records.load(serial)
-        except (StorageError, ValueError, KeyError, TypeError) as error:
+        except (StorageError, RecordError) as error:
             unreadable.append(f"{layout.releases.name}/{serial}.json: {type(error).__name__}: {error}")
             record = None
         if record is None:

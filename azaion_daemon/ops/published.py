@@ -17,7 +17,7 @@ from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.checking import Outcome, PublishedChecker, verified_manifest
 from azaion_daemon.publish.cipher import CipherError
 from azaion_daemon.publish.credentials import credentials_source
-from azaion_daemon.publish.joining import Joiner, join
+from azaion_daemon.publish.joining import Joiner, TooLongError, join, pieces
 from azaion_daemon.publish.keys import aes_key
 from azaion_daemon.publish.manifest import Manifest
 from azaion_daemon.publish.names import versioned_name
@@ -156,7 +156,9 @@ def _new_file(file: Path) -> Iterator[BinaryIO]:
 async def _fetch_model(cdn: CdnClient, manifest: Manifest, key: bytes, write: Callable[[bytes], object]) -> None:
     joiner = Joiner(key, manifest.small.held(), padding_bytes=manifest.padding_bytes, sink=write)
     try:
-        model = (await join(cdn, manifest.big.name, joiner)).model
+        model = (await join(cdn, manifest.big.name, joiner, most_bytes=manifest.big.size)).model
+    except TooLongError as error:
+        raise _not_signed(manifest) from error
     except CipherError:
         model = None
     if joiner.big != manifest.big.sha256:
@@ -170,10 +172,13 @@ async def _fetch_model(cdn: CdnClient, manifest: Manifest, key: bytes, write: Ca
 async def _fetch_ciphertext(cdn: CdnClient, manifest: Manifest, write: Callable[[bytes], object]) -> None:
     digest = hashlib.sha256(manifest.small.held())
     await asyncio.to_thread(write, manifest.small.held())
-    async with aclosing(cdn.download(manifest.big.name)) as chunks:
-        async for chunk in chunks:
-            digest.update(chunk)
-            await asyncio.to_thread(write, chunk)
+    try:
+        async with aclosing(pieces(cdn, manifest.big.name, manifest.big.size)) as chunks:
+            async for chunk in chunks:
+                digest.update(chunk)
+                await asyncio.to_thread(write, chunk)
+    except TooLongError as error:
+        raise _not_signed(manifest) from error
     if digest.hexdigest() != manifest.ciphertext.sha256:
         raise _not_signed(manifest)
 

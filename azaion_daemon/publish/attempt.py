@@ -15,6 +15,7 @@ from pathlib import Path
 
 from azaion_daemon.errors import OutsideError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
+from azaion_daemon.publish.cdn import CdnRefusedError, NoSuchObjectError
 from azaion_daemon.publish.cipher import BLOCK_BYTES
 from azaion_daemon.publish.joining import Joined
 from azaion_daemon.publish.manifest import ReleaseFacts
@@ -80,6 +81,8 @@ class Attempt:
             await self._finish(self._restorer.put_back(record, record.condemned))
             await asyncio.to_thread(self._records.forget, order.serial)
             record = None
+        if record is not None and record.ciphertext_sha256 is not None:
+            record = await self._still_stored(record)
         await self._around.manifests.check_serial(self._parts.cdn, order.serial, record)
         if record is None:
             record = await self._store()
@@ -116,6 +119,20 @@ class Attempt:
             await undoing
         except ReleaseError as error:
             log.error("release.not_put_back", why=str(error))  # noqa: TRY400 - expected: no traceback
+
+    async def _still_stored(self, record: ReleaseRecord) -> ReleaseRecord | None:
+        """A record, if what it says is verified is still there: weeks may have passed, or another bucket or folder is configured by now."""
+        names = PartNames.versioned(self._name, record.serial)
+        try:
+            size: int | None = (await self._parts.cdn.look(names.big)).size
+        except (NoSuchObjectError, CdnRefusedError):  # a store may refuse what is not there
+            size = None
+        if size != record.big_size:
+            log.warning("release.part_gone", serial=record.serial, part=names.big)
+            await asyncio.to_thread(self._records.forget, record.serial)
+            return None
+        await self._parts.put_small(names.small, record.small)
+        return record
 
     async def _store(self) -> ReleaseRecord:
         """Encrypt and upload the versioned `.big`. Until it is recorded, nothing refers to it: an attempt cut short begins anew."""
@@ -181,8 +198,9 @@ class Attempt:
 
     async def _remove_old_versions(self) -> None:
         """Give space back. Nothing depends on it: what fails is tried again after the next release."""
-        records = await asyncio.to_thread(self._records.all)
+        key: str | None = None
         try:
+            records = await asyncio.to_thread(self._records.all)
             for record in superfluous(records, self._parts.settings.keep_versions):
                 key = PartNames.versioned(self._name, record.serial).big
                 if not await self._parts.cdn.remove(key):

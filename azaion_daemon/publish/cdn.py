@@ -30,7 +30,7 @@ _ABORT_TIMEOUT_S = 10.0
 
 _FORBIDDEN = 403
 _NOT_FOUND = 404
-_NOT_ALLOWED = {_FORBIDDEN, 405, 501}
+_NOT_ALLOWED = {_FORBIDDEN, _NOT_FOUND, 405, 501}  # what one may not read some stores call not there
 _CLOCKS = {"RequestTimeTooSkewed", "RequestExpired"}
 
 
@@ -104,9 +104,9 @@ class CdnClient:
         with self._outside(f"uploading {key}"):
             begun = await self._uploader.create_multipart_upload(Bucket=self._bucket, Key=key)
             upload = Upload(self._bucket, key, str(begun["UploadId"]))
-            if self._journal is not None:
-                await asyncio.to_thread(self._journal.add, upload)
             try:
+                if self._journal is not None:
+                    await asyncio.to_thread(self._journal.add, upload)
                 parts = await self._upload_parts(upload, source)
                 done = await self._uploader.complete_multipart_upload(**upload.named(), MultipartUpload={"Parts": parts})
             except BaseException:

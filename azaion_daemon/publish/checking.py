@@ -8,13 +8,14 @@ from enum import StrEnum
 
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError, NoSuchObjectError
-from azaion_daemon.publish.cipher import CipherError
+from azaion_daemon.publish.cipher import BLOCK_BYTES, CipherError
 from azaion_daemon.publish.dsse import EnvelopeError
-from azaion_daemon.publish.joining import Joined, Joiner, join
+from azaion_daemon.publish.joining import Joined, Joiner, TooLongError, join
 from azaion_daemon.publish.loading import Loaded, Loading, can_load
 from azaion_daemon.publish.manifest import Manifest, current_manifest, verify, versioned_manifest
 from azaion_daemon.publish.manifesting import fetch_manifest
 from azaion_daemon.publish.names import PartNames
+from azaion_daemon.publish.packing import small_part
 from azaion_daemon.publish.platform import NoSuchResourceError, NotServedError, PlatformClient, PlatformError
 from azaion_daemon.publish.signing import PublicKey
 from azaion_daemon.settings import PublishSettings
@@ -123,9 +124,11 @@ class PublishedChecker:
     async def _versioned_big(self, manifest: Manifest, again: str) -> Check:
         what, joiner = manifest.big.name, self._joiner(manifest, manifest.small.held())
         try:
-            wrong = _wrong(await join(self._cdn, what, joiner), manifest)
+            wrong = _wrong(await join(self._cdn, what, joiner, most_bytes=manifest.big.size), manifest)
         except (NoSuchObjectError, CdnRefusedError) as error:
             return Check(what, Outcome.FAILED, f"{error} {again}")
+        except TooLongError as error:
+            return Check(what, Outcome.FAILED, f"{error} It is not what was signed: it was replaced. {again}")
         except CipherError as error:
             wrong = str(error)
         if joiner.big != manifest.big.sha256:
@@ -142,7 +145,7 @@ class PublishedChecker:
         expected = manifest.small.held()
         if served == expected:
             return served, Check(what, Outcome.OK, f"{len(served)} bytes as signed")
-        if what != manifest.small.name and len(served) == len(expected):
+        if what != manifest.small.name and served == small_part(self._model_key, served[:BLOCK_BYTES].ljust(BLOCK_BYTES)):
             detail = "it is another release's, which goes with any .big: a release is under way, or was cut short and is finished later"
             return served, Check(what, Outcome.OK, detail)
         return served, Check(what, Outcome.FAILED, f"it has {len(served)} bytes, and is not what was signed: it was replaced. {again}")
@@ -174,25 +177,25 @@ class PublishedChecker:
                 self._model_key,
                 manifest.small.held() if small is None else small,
                 padding_bytes=manifest.padding_bytes,
-                sink=loading.take if loading else None,
+                whole=loading.take if loading else None,
             )
+            unchecked = Check("ONNX Runtime", Outcome.UNCHECKED, "there is no model to load")
             try:
-                joined = await join(self._cdn, big_name, joiner)
+                joined = await join(self._cdn, big_name, joiner, most_bytes=manifest.big.size)
+            except TooLongError:
+                return [small_check, Check(big_name, Outcome.FAILED, self._another(manifest, "it is longer than the", again)), unchecked]
             except (NoSuchObjectError, CdnRefusedError, CipherError) as error:
-                unchecked = Check("ONNX Runtime", Outcome.UNCHECKED, "there is no model to load")
                 return [small_check, Check(big_name, Outcome.FAILED, f"{error} {again}"), unchecked]
             loads = _loads(None if loading is None else await asyncio.to_thread(loading.finish), manifest)
         if joined.model != manifest.model.sha256:
-            detail = (
-                f"joined with {small_name} it decrypts to another model than that of release {manifest.serial}: a release is under way "
-            )
-            return [
-                small_check,
-                Check(big_name, Outcome.FAILED, f"{detail}(see: azaion-daemon status), or it was replaced. {again}"),
-                loads,
-            ]
+            detail = self._another(manifest, f"joined with {small_name} it decrypts to another model than the", again)
+            return [small_check, Check(big_name, Outcome.FAILED, detail), loads]
         whence = "the manifest's .small, since the server hands out none," if small is None else small_name
         return [small_check, Check(big_name, Outcome.OK, f"joined with {whence} it decrypts to the model that was signed"), loads]
+
+    @staticmethod
+    def _another(manifest: Manifest, what: str, again: str) -> str:
+        return f"{what} one of release {manifest.serial}: a release is under way (see: azaion-daemon status), or it was replaced. {again}"
 
     def _joiner(self, manifest: Manifest, small: bytes) -> Joiner:
         return Joiner(self._model_key, small, padding_bytes=manifest.padding_bytes)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-_LIMIT_S = 300.0
+_LIMIT_S = 300
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Loading:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "azaion_daemon.publish.loads"],
+            [sys.executable, "-m", "azaion_daemon.publish.probe_worker", str(_LIMIT_S)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -59,7 +59,7 @@ class Loading:
         except BrokenPipeError:
             return Loaded(error="the process that loads it has died")
         except subprocess.TimeoutExpired:
-            return Loaded(error=f"it does not load within {_LIMIT_S:.0f} s")
+            return Loaded(error=f"it does not load within {_LIMIT_S} s")
         except ValueError:
             return Loaded(error=f"the process that loads it has died (status {self._process.returncode}); is there enough memory?")
         if "error" in document:

@@ -70,7 +70,7 @@ class Parts:
             raise MismatchError(
                 f"{name} has {size} bytes in the object store; {record.big_size} were uploaded. The next attempt replaces it."
             )
-        joined = await join(self.cdn, name, Joiner(self.key, record.small, sink=sink))
+        joined = await join(self.cdn, name, Joiner(self.key, record.small, sink=sink), most_bytes=size)
         if joined.plaintext != record.plaintext_sha256:
             raise MismatchError(f"{name} in the object store decrypts to something else than was uploaded. The next attempt replaces it.")
         return joined

@@ -53,7 +53,7 @@ class OnnxProbe:
 
     async def compare(self, model: Path, plaintext: Path) -> str:
         """See `Probe`. A process that is killed, for its memory or its time, says nothing against the model."""
-        arguments = ["-m", "azaion_daemon.publish.probe_worker", str(model), str(plaintext), str(self.limit_s), str(os.getpid())]
+        arguments = ["-m", "azaion_daemon.publish.probe_worker", str(self.limit_s), str(os.getpid()), str(model), str(plaintext)]
         worker = await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,

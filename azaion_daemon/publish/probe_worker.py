@@ -1,7 +1,8 @@
-"""Run a model and what consumers get of it on the same input: `python -m … MODEL PLAINTEXT LIMIT_S PARENT`.
+"""ONNX Runtime in a process of its own: it takes memory that is not given back, and a damaged model may end it.
 
-A process of its own, since ONNX Runtime and a large model take more memory than a daemon should. It prints one JSON object, `{"outcome",
-"why"}`, and ends by itself when its time is over or the process that started it dies.
+`python -m … LIMIT_S PARENT MODEL PLAINTEXT` runs a model and what consumers get of it on the same input, prints `{"outcome", "why"}`, and
+ends by itself when its time is over or the process that started it dies. `python -m … LIMIT_S` loads a model that comes on stdin and prints
+`{"inputs", "outputs"}`, the shapes that it has, or `{"error"}`.
 """
 
 import ctypes
@@ -28,16 +29,22 @@ class Output(NamedTuple):
     sha256: str
 
 
-def run(model: Path) -> list[Output]:
-    """Every output of a model on a fixed input. One thread, so that sums are added up in the same order."""
-    import numpy as np  # noqa: PLC0415 - after the limits are set
-    import onnxruntime  # noqa: PLC0415
+def _session(model: str | bytes) -> Any:
+    """A model, by its file or its bytes, ready to run. One thread, so that sums are added up in the same order."""
+    import onnxruntime  # noqa: PLC0415 - after the limits are set
 
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def run(model: Path) -> list[Output]:
+    """Every output of a model on a fixed input."""
+    import numpy as np  # noqa: PLC0415 - after the limits are set
+
+    session = _session(str(model))
     chance = np.random.default_rng(_SEED)
     given = {entry.name: chance.random(_shape(entry.shape)).astype(_kind(entry.type)) for entry in session.get_inputs()}
     results: list[Any] = session.run(None, given)
@@ -73,27 +80,48 @@ def compare(model: Path, plaintext: Path) -> dict[str, str]:
     return {"outcome": "identical", "why": ""}
 
 
+def load(model: bytes) -> dict[str, Any]:
+    """Whether a model loads, and its shapes."""
+    try:
+        session = _session(model)
+    except Exception as error:  # noqa: BLE001 - as above
+        return {"error": " ".join(str(error).split())[:500]}
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    return {"inputs": [list(one.shape) for one in inputs], "outputs": [list(one.shape) for one in outputs]}
+
+
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
-def _limit(seconds: int, parent: int) -> None:
-    """Die by the kernel's hand when the time is over or the parent is gone; come last for the processor and first for lost memory."""
-    signal.alarm(seconds)
-    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before that
-        os.kill(os.getpid(), signal.SIGKILL)
+def _be_modest() -> None:
+    """Come last for the processor and first for lost memory."""
     os.nice(19)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
+def _die_with(parent: int) -> None:
+    ctypes.CDLL(None).prctl(_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before that
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def main() -> None:
     """The command."""
-    model, plaintext, limit_s, parent = sys.argv[1:]
-    _limit(int(limit_s), int(parent))
+    limit_s, *rest = sys.argv[1:]
+    _be_modest()
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    sys.stdout.write(json.dumps(compare(Path(model), Path(plaintext))) + "\n")
+    if rest:
+        parent, model, plaintext = rest
+        signal.alarm(int(limit_s))
+        _die_with(int(parent))
+        answer: dict[str, Any] = compare(Path(model), Path(plaintext))
+    else:
+        model_bytes = sys.stdin.buffer.read()  # as long as its download takes; it ends with the one who starts this
+        signal.alarm(int(limit_s))
+        answer = load(model_bytes)
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

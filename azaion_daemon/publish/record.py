@@ -7,9 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from azaion_daemon.errors import ReleaseError
 from azaion_daemon.store.durable import storage, storage_error, write_json
 
 SmallVerified = Literal["downloaded", "listed"]
+
+
+class RecordError(ReleaseError):
+    """A record that is none. Its serial number was given all the same."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class ReleaseRecords:
     """The records in a directory, one file a serial number. Blocking.
 
     Raises:
+        RecordError: A file holds something else than a record.
         StorageError: A file cannot be read or written.
     """
 
@@ -94,15 +100,16 @@ class ReleaseRecords:
     def load(self, serial: int) -> ReleaseRecord | None:
         """The record of a release, or None."""
         try:
-            document = json.loads(self._path(serial).read_bytes())
+            return _record(json.loads(self._path(serial).read_bytes()))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise storage_error(error, "reading") from error
-        document["small"] = base64.b64decode(document["small"])
-        if (published := document["published"]) is not None:
-            document["published"] = Published(**{**published, "published_at": datetime.fromisoformat(published["published_at"])})
-        return ReleaseRecord(**{name: value for name, value in document.items() if name in _FIELDS})  # a later version may know more
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(
+                f"{self._path(serial)} is no record of a release ({type(error).__name__}: {error}). "
+                "Restore it from a backup, or move it away."
+            ) from error
 
     def save(self, record: ReleaseRecord) -> None:
         """Keep a record, durably."""
@@ -119,3 +126,10 @@ class ReleaseRecords:
 
     def _path(self, serial: int) -> Path:
         return self._directory / f"{serial}.json"
+
+
+def _record(document: Any) -> ReleaseRecord:
+    document["small"] = base64.b64decode(document["small"])
+    if (published := document["published"]) is not None:
+        document["published"] = Published(**{**published, "published_at": datetime.fromisoformat(published["published_at"])})
+    return ReleaseRecord(**{name: value for name, value in document.items() if name in _FIELDS})  # a later version may know more

@@ -178,7 +178,8 @@ class SigningKeys:
                 f"{self._made} is gone, and consumers trust its public key, {self._made_public}. Restore it from a backup. If it is lost, "
                 f"move {self._made_public} away: a new key is made then, which every consumer must be given before it takes another model."
             )
-        if not os.access(self._state, os.W_OK):
+        owner = self._state.stat().st_uid
+        if not os.access(self._state, os.W_OK) or (os.geteuid() == 0 and owner != 0):  # root could, and the daemon could not read it
             raise SigningKeyError(f"{self._made} cannot be made by the user {os.geteuid()}. Run this as the user of the daemon.")
 
     def _keep_public(self, key: PublicKey) -> None:

@@ -330,15 +330,21 @@ def named(requests: list[str], name: str) -> list[str]:
     return [request.replace(name.removesuffix(".onnx"), "azaion") for request in requests]
 
 
+def changes(step: str) -> bool:
+    """Whether a request changes anything. A kill at one that only reads finds what the one before has left, or the record test does."""
+    return not step.startswith(("GET", "HEAD", "POST /resources/get", "POST /login"))
+
+
 @pytest.mark.parametrize("matrix", ALL, indirect=True)
-async def test_killed_at_any_request_consumers_have_a_whole_model_and_the_next_start_finishes(matrix: Matrix) -> None:
+async def test_killed_at_any_change_consumers_have_a_whole_model_and_the_next_start_finishes(matrix: Matrix) -> None:
     requests = await matrix.first()
     steps = named(requests, matrix.world.name)
     small = "POST /resources/models"
     visible = [number for number, step in enumerate(steps, 1) if step == small][-1]
     begin = 1 if matrix.mode.endswith("refused") and matrix.mode.startswith("old") else visible
     for number in range(begin, len(steps) + 1):
-        assert await matrix.killed(f"{number:2} {steps[number - 1]}", at=number), number
+        if changes(steps[number - 1]):
+            assert await matrix.killed(f"{number:2} {steps[number - 1]}", at=number), number
     assert {row.ended.split()[0] for row in matrix.rows} == {"old", "new"}
 
 
@@ -379,6 +385,8 @@ async def test_a_release_that_does_not_verify_after_the_swap_is_taken_back_also_
     matrix.damage()
     verified = steps.index("GET /models/azaion.onnx.big") + 1
     for number in range(verified, len(steps) + 1):
+        if number > verified and not changes(steps[number - 1]):
+            continue
         assert await matrix.killed(f"{number:2} {steps[number - 1]} (taking back)", at=number)
 
 

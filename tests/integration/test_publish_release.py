@@ -13,7 +13,7 @@ from aiohttp import web
 from blockbuster import BlockBuster
 from pydantic import SecretStr
 
-from azaion_daemon.errors import AzaionError, OperatorError, OutsideError, ReleaseError
+from azaion_daemon.errors import AzaionError, DiskFullError, OperatorError, OutsideError, ReleaseError
 from azaion_daemon.publish.cdn import PARTS_IN_FLIGHT, CdnClient, CdnRefusedError, ClockError
 from azaion_daemon.publish.credentials import CdnCredentials, parse_credentials
 from azaion_daemon.publish.keys import aes_key
@@ -22,8 +22,9 @@ from azaion_daemon.publish.packing import PADDING
 from azaion_daemon.publish.parts import Parts
 from azaion_daemon.publish.platform import LoginRefusedError
 from azaion_daemon.publish.probe import IDENTICAL, OnnxProbe
-from azaion_daemon.publish.record import ReleaseRecords
+from azaion_daemon.publish.record import RecordError, ReleaseRecords
 from azaion_daemon.publish.release import ModelKeyMissingError, Publisher
+from azaion_daemon.publish.uploads import Upload, UploadJournal
 from azaion_daemon.sandbox import formulas
 from azaion_daemon.sandbox.object_store import ObjectStore
 from azaion_daemon.sandbox.platform_api import PlatformApi
@@ -252,6 +253,56 @@ async def test_a_release_interrupted_after_its_big_part_goes_on_with_the_same_by
     assert f"POST /models/{versioned}" not in front[1].seen  # not uploaded a second time
 
 
+async def cut_short_before_the_swap(world: World, front: Front) -> None:
+    """Leave release 1 with its versioned parts stored and verified."""
+    uploads = 0
+
+    def fail(_: int) -> web.Response | None:
+        nonlocal uploads
+        uploads += front.seen[-1].startswith("POST /resources/") and not front.seen[-1].startswith("POST /resources/get")
+        return web.Response(status=400) if uploads > 1 else None
+
+    front.on_request = fail
+    with pytest.raises(OutsideError):
+        await world.publish(world.model(1), 1)
+    front.on_request = lambda _: None
+    record = ReleaseRecords(world.layout.releases).load(1)
+    assert record is not None
+    assert record.ciphertext_sha256 is not None
+
+
+@pytest.mark.parametrize("uploader_reads", [True], indirect=True)  # this store lets nobody remove what he may not see
+async def test_a_stored_part_that_is_gone_when_a_release_goes_on_is_uploaded_anew(world: World, front: tuple[str, Front]) -> None:
+    await cut_short_before_the_swap(world, front[1])
+    versioned = PartNames.versioned(world.name, 1).big
+    async with CdnClient(world.credentials, "models", region=world.store.region) as cdn:
+        assert await cdn.remove(versioned)
+    await world.publish(world.model(1), 1)
+    assert await world.big(versioned) == await world.big()
+    assert await world.consumed() == world.model(1).read_bytes()
+
+
+async def test_a_release_goes_on_in_the_folder_that_is_configured_by_now(
+    world: World, front: tuple[str, Front], platform_api: PlatformApi
+) -> None:
+    world.settings = world.settings.model_copy(update={"folder": "elsewhere"})
+    await cut_short_before_the_swap(world, front[1])
+    world.settings = world.settings.model_copy(update={"folder": "models"})
+    await world.publish(world.model(1), 1)
+    small = platform_api.resource("models", PartNames.versioned(world.name, 1).small)
+    assert small == platform_api.resource("models", f"{world.name}.small")
+    assert await world.consumed() == world.model(1).read_bytes()
+
+
+async def test_a_record_that_cannot_be_read_holds_back_its_own_release_alone(world: World) -> None:
+    await world.publish(world.model(1), 1)
+    (world.layout.releases / "1.json").write_text("{")
+    with pytest.raises(RecordError, match=r"1\.json"):
+        await world.publish(world.model(1), 1)
+    await world.publish(world.model(2), 2)
+    assert await world.consumed() == world.model(2).read_bytes()
+
+
 async def test_a_new_model_key_between_two_attempts_encrypts_anew(world: World, front: tuple[str, Front]) -> None:
     front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1].startswith("POST /resources") else None
     with pytest.raises(OutsideError):
@@ -379,6 +430,21 @@ class TestCdn:
         object_store.grant_read(True)
         assert await cdn.copy(f"{world.name}.a", f"{world.name}.b") is not None
         assert await world.big(f"{world.name}.b") == b"content"
+
+    async def test_copying_what_the_uploader_is_not_shown_says_no(self, cdn: CdnClient, front: tuple[str, Front]) -> None:
+        front[1].on_request = lambda _: s3_error(404, "NoSuchKey")
+        assert await cdn.copy("a", "b") is None
+
+    async def test_an_upload_that_cannot_be_noted_is_aborted(self, world: World, front: tuple[str, Front]) -> None:
+        class Full(UploadJournal):
+            def add(self, upload: Upload) -> None:
+                raise DiskFullError(f"no space to note {upload.key}")
+
+        journal = Full(world.layout.uploads)
+        async with CdnClient(world.credentials, "models", region=world.store.region, journal=journal) as cdn:
+            with pytest.raises(DiskFullError):
+                await cdn.upload(f"{world.name}.big", io.BytesIO(b"content"))
+        assert front[1].seen[-1] == f"DELETE /models/{world.name}.big"
 
     async def test_an_upload_that_fails_is_aborted(self, cdn: CdnClient, world: World, front: tuple[str, Front]) -> None:
         class Breaking:

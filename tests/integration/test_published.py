@@ -39,6 +39,7 @@ from azaion_daemon.sandbox.platform_state import User
 from azaion_daemon.sandbox.processes import SandboxError
 from azaion_daemon.settings import load_settings
 from azaion_daemon.store.ledger import Ledger
+from tests.integration.publishing import NO_PROBE
 from tests.integration.test_sandbox_world import model_that_sees
 from tests.unit.builders import make_root, settings_on
 
@@ -107,7 +108,7 @@ class Place:
 
         async def release() -> None:
             async with PlatformClient(settings.api, self.layout.hardware) as client:
-                await Publisher(settings.publish, client, self.credentials, self.layout).publish(path, serial, FACTS)
+                await Publisher(settings.publish, client, self.credentials, self.layout, probe=NO_PROBE).publish(path, serial, FACTS)
 
         asyncio.run(release())
         return path.read_bytes()
@@ -249,6 +250,15 @@ def cut_current_small(place: Place) -> None:
     place.platform_api.resources.write("models", f"{place.name}.small", b"short")
 
 
+def lengthen_versioned_big(place: Place) -> None:
+    name = PartNames.versioned(place.name, 2).big
+    place.put(name, place.get(name) + bytes(16))
+
+
+def lengthen_current_big(place: Place) -> None:
+    place.put(f"{place.name}.big", place.get(f"{place.name}.big") + bytes(16))
+
+
 def lose_versioned_small(place: Place) -> None:
     place.platform_api.resources.path("models", PartNames.versioned(place.name, 2).small).unlink()
 
@@ -271,7 +281,9 @@ def pretend_a_release_7(place: Place) -> None:
     ("damage", "failed", "said"),
     [
         (damage_versioned_big, {"azaion-2.onnx.big"}, "is not what was signed"),
+        (lengthen_versioned_big, {"azaion-2.onnx.big"}, "is not what was signed"),
         (damage_current_big, {"azaion.onnx.big"}, "model rollback 2"),
+        (lengthen_current_big, {"azaion.onnx.big"}, "longer than the one of release 2"),
         (cut_current_big, {"azaion.onnx.big", "ONNX Runtime"}, "are not whole"),
         (show_the_old_big, {"azaion.onnx.big"}, "decrypts to another model"),
         (cut_current_small, {"azaion.onnx.small", "azaion.onnx.big"}, "5 bytes"),
@@ -356,6 +368,15 @@ def test_a_small_of_another_release_goes_with_any_big_and_that_is_said(place: Pl
     assert "it is another release's, which goes with any .big" in result.stdout
 
 
+@pytest.mark.parametrize("content", [bytes(3072), small_part(aes_key("another model key"), bytes(16))])
+def test_a_small_that_goes_with_no_big_is_not_taken_for_another_releases(place: Place, content: bytes) -> None:
+    place.publish(1)
+    place.platform_api.resources.write("models", f"{place.name}.small", content)
+    result = place.run("verify", "--json")
+    assert result.exit_code == 1
+    assert {what for what, outcome in place.checks(result).items() if outcome == "failed"} == {"azaion.onnx.small", "ONNX Runtime"}
+
+
 def test_before_there_is_a_manifest_nothing_is_called_fine(place: Place) -> None:
     place.run("key")
     result = place.run("verify", "--json")
@@ -429,6 +450,8 @@ def test_a_release_is_fetched_encrypted_without_a_model_key(place: Place) -> Non
         (lambda _: None, ["9"], 1, "is not in the object store"),
         (damage_versioned_big, [], 1, "is not what was signed: it was replaced or is damaged. Nothing was written"),
         (damage_versioned_big, ["--encrypted"], 1, "is not what was signed"),
+        (lengthen_versioned_big, [], 1, "is not what was signed"),
+        (lengthen_versioned_big, ["--encrypted"], 1, "is not what was signed"),
         (forge_manifest, [], 1, "is not to be believed"),
         (lambda place: place.configure(model_key="another"), [], 78, "another model key"),
         (pretend_a_release_7, ["7"], 1, "somebody has put it there"),

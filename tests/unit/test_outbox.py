@@ -1,6 +1,7 @@
 """Releases that wait: for whom, for how long, and what newer ones do to them. The publisher is a double; the ledger is real."""
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -213,6 +214,26 @@ async def test_a_newer_release_ends_an_attempt_that_consumers_see_nothing_of(sit
     assert site.publisher.done == [2]
 
 
+async def test_an_attempt_that_fails_while_it_is_given_up_is_no_stray_error(site: Site) -> None:
+    async def fail(*_: object, **__: object) -> Published:
+        site.publisher.begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise OutsideError("the store is away just now") from None
+        raise AssertionError
+
+    strays: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
+    site.publisher.publish = fail  # type: ignore[method-assign]
+    await site.trained("a")
+    async with site.running():
+        await site.publisher.begun.wait()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert strays == []
+
+
 async def test_an_attempt_that_is_being_swapped_in_is_finished_before_the_newer_one_begins(site: Site) -> None:
     site.publisher.may_end.clear()
     await site.trained("a")
@@ -300,3 +321,17 @@ def test_a_job_that_was_published_before_its_state_was_recorded_is_released_late
     assert [one.state for one in settled([job], models, releases, 5)] == [JobState.RELEASED]
     assert settled([job], models, [Release(1, "f", "waiting", 1, 1)], 5) == []
     assert settled([job], models, [], 5) == []
+
+
+def test_two_jobs_that_made_the_same_model_are_released_with_it() -> None:
+    result = {"onnx": {"sha256": "f"}}
+    jobs = [Job(name, JobState.RELEASING, "because", 1, 1, result=result) for name in ("a", "b")]
+    models = [Model("f", "a", None, {}, "/a.onnx", current=True, created=1)]
+    assert [one.id for one in settled(jobs, models, [Release(1, "f", "published", 1, 1)], 5)] == ["a", "b"]
+
+
+async def test_what_was_superseded_last_is_ordered_anew(site: Site) -> None:
+    ledger = site.ledger.ledger
+    await site.ledger(ledger.serials.restore, [Release(7, "a" * 64, "superseded", 1, 1)])  # as after index rebuild
+    await site.outbox.order("a" * 64)
+    assert await site.releases() == [(7, "superseded"), (8, "waiting")]

@@ -97,7 +97,8 @@ async def test_the_weights_of_another_model_do_not_pass_for_its(world: World) ->
 
 
 @pytest.mark.parametrize(
-    ("damage", "sentence"), [("gone", "are gone from"), ("cut", "is damaged: its SHA-256 begins with"), ("none", "there is no model")]
+    ("damage", "sentence"),
+    [("gone", "is not kept any more"), ("cut", "is damaged: its SHA-256 begins with"), ("none", "there is no model")],
 )
 async def test_a_model_whose_files_are_not_what_they_were_is_refused(world: World, damage: str, sentence: str) -> None:
     onnx = world.layout.models / "azaion-old" / "azaion.onnx"

@@ -168,3 +168,11 @@ def test_the_private_key_shows_nowhere(layout: Layout) -> None:
     key = SigningKeys(layout, None).load_or_make()
     secret = layout.signing_key.read_text().splitlines()[1]
     assert secret not in f"{key!r} {key} {vars(key)} {key.public!r}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_root_makes_no_key_that_the_daemon_could_not_read(layout: Layout) -> None:
+    os.chown(layout.state, 65534, 65534)
+    with pytest.raises(SigningKeyError, match="Run this as the user of the daemon"):
+        SigningKeys(layout, None).load_or_make()
+    assert not layout.signing_key.exists()

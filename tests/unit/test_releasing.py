@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -13,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 
 from azaion_daemon import __version__
-from azaion_daemon.errors import OperatorError
+from azaion_daemon.errors import DiskFullError, OperatorError
+from azaion_daemon.ingest.space import Space
 from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
@@ -67,7 +69,7 @@ class Ordered:
 
 async def roll_back(layout: Layout, ledger: LedgerThread, serial: int) -> tuple[dict[str, Any], list[str]]:
     ordered = Ordered()
-    return await RollBack(layout, ledger, ordered, asyncio.Lock())(serial, "reason"), ordered.models
+    return await RollBack(layout, ledger, Space(layout.root), ordered, asyncio.Lock())(serial, "reason"), ordered.models
 
 
 async def test_the_older_model_is_the_current_one_in_ledger_and_files_and_its_release_is_ordered(
@@ -82,6 +84,29 @@ async def test_the_older_model_is_the_current_one_in_ledger_and_files_and_its_re
     assert [model.sha256 for model in ledger.ledger.models() if model.current] == [old.sha256]
 
 
+async def test_a_full_disk_is_waited_out(layout: Layout, ledger: LedgerThread) -> None:
+    old, _ = keep(layout, ledger, "old"), keep(layout, ledger, "new")
+    tries = 0
+
+    async def order(_: str) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise DiskFullError("no space")
+
+    answer = await RollBack(layout, ledger, Space(layout.root), order, asyncio.Lock())(1, "reason")
+    assert (answer["serial"], answer["model"], tries) == (3, old.sha256, 2)
+
+
+async def test_a_ledger_that_is_lost_afterwards_is_made_anew_with_its_order(layout: Layout, ledger: LedgerThread) -> None:
+    old, _ = keep(layout, ledger, "old"), keep(layout, ledger, "new")
+    result = Path(old.path).with_name("result.json")
+    result.write_text("{}")
+    os.utime(result, (1.0, 1.0))
+    await roll_back(layout, ledger, 1)
+    assert result.stat().st_mtime > 1.0
+
+
 async def test_a_trainable_model_that_is_not_of_the_current_one_does_not_stay(layout: Layout, ledger: LedgerThread) -> None:
     keep(layout, ledger, "taken-over", pt=False)
     keep(layout, ledger, "new")
@@ -93,8 +118,11 @@ async def test_a_trainable_model_that_is_not_of_the_current_one_does_not_stay(la
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (lambda file: file.unlink(), r"is not kept any more\. Fetch it back, then roll back: azaion-daemon model fetch 1 --output /"),
-        (lambda file: file.write_bytes(b"x"), r"its content was changed\. Fetch it back"),
+        (
+            lambda file: file.unlink(),
+            r"is not kept any more .*\. Fetch it back, then roll back: mkdir -p /.* && azaion-daemon model fetch 1 --output /",
+        ),
+        (lambda file: file.write_bytes(b"x"), r"is damaged: .*\. Fetch it back"),
         (lambda file: (file.unlink(), file.mkdir()), r"cannot be read: Is a directory"),
     ],
 )
@@ -120,7 +148,7 @@ async def test_a_disk_that_is_full_halfway_changes_nothing(layout: Layout, ledge
             raise OSError(errno.ENOSPC, "No space left on device")
         copy(source, target)
 
-    monkeypatch.setattr("azaion_daemon.releasing.shutil.copyfileobj", full)
+    monkeypatch.setattr("azaion_daemon.store.kept.shutil.copyfileobj", full)
     with pytest.raises(OperatorError, match="there is no space to put the model in place"):
         await roll_back(layout, ledger, 1)
     assert (layout.onnx.read_bytes(), layout.pt.read_bytes()) == (b"new", b"pt of new")
