@@ -138,21 +138,26 @@ async def test_a_model_that_is_not_there_any_more_changes_nothing_and_can_be_fet
     assert len(ledger.ledger.releases()) == 2
 
 
-async def test_a_disk_that_is_full_halfway_changes_nothing(layout: Layout, ledger: LedgerThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    keep(layout, ledger, "old")
-    new = keep(layout, ledger, "new")
-    copy = shutil.copyfileobj
+async def test_a_disk_that_is_full_halfway_changes_nothing_until_there_is_space(
+    layout: Layout, ledger: LedgerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = keep(layout, ledger, "old")
+    keep(layout, ledger, "new")
+    copy, seen = shutil.copyfileobj, list[tuple[bytes, bytes]]()
 
-    def full(source: BinaryIO, target: BinaryIO) -> None:
+    def full_at_first(source: BinaryIO, target: BinaryIO) -> None:
         if source.name.endswith(".pt"):
-            raise OSError(errno.ENOSPC, "No space left on device")
+            seen.append((layout.onnx.read_bytes(), layout.pt.read_bytes()))
+            if len(seen) == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
         copy(source, target)
 
-    monkeypatch.setattr("azaion_daemon.store.kept.shutil.copyfileobj", full)
-    with pytest.raises(OperatorError, match="there is no space to put the model in place"):
-        await roll_back(layout, ledger, 1)
-    assert (layout.onnx.read_bytes(), layout.pt.read_bytes()) == (b"new", b"pt of new")
-    assert [model.sha256 for model in ledger.ledger.models() if model.current] == [new.sha256]
+    monkeypatch.setattr("azaion_daemon.store.kept.shutil.copyfileobj", full_at_first)
+    monkeypatch.setattr("azaion_daemon.ingest.space._POLL_S", 0.01)
+    await roll_back(layout, ledger, 1)
+    assert seen == [(b"new", b"pt of new")] * 2
+    assert (layout.onnx.read_bytes(), layout.pt.read_bytes()) == (b"old", b"pt of old")
+    assert [model.sha256 for model in ledger.ledger.models() if model.current] == [old.sha256]
     assert not list(layout.models.glob(".*"))
 
 
