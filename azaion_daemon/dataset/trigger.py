@@ -213,7 +213,7 @@ def _jobs(ids: Sequence[str]) -> str:
 def _wish(request: TrainingRequest) -> str:
     if request.trial:
         return "a trial"
-    return "it" if request.epochs is None else f"one of {request.epochs} epochs"
+    return "it" if request.epochs is None else f"one of {request.epochs} epoch{'' if request.epochs == 1 else 's'}"
 
 
 def _annotations(count: int) -> str:

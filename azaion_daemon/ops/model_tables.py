@@ -66,7 +66,7 @@ def _verdict(verdict: Mapping[str, Any] | None) -> Iterator[str]:
         yield from _filled(str(verdict.get("reason")), "    ")
         checks = verdict.get("checks") or []
         if checks:
-            rows = [[one["name"], _number(one["value"]), _number(one["limit"]), "ok" if one["ok"] else "below"] for one in checks]
+            rows = [[one["name"], _number(one["value"], one), _number(one["limit"], one), "ok" if one["ok"] else "below"] for one in checks]
             yield from (f"    {line}" for line in table([["looked at", "is", "at least", ""], *rows], right={1, 2}))
         verdict = verdict.get("before")
 
@@ -117,8 +117,8 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def _number(value: float) -> str:
-    return f"{value:g}" if float(value).is_integer() and abs(value) > 1 else f"{value:.3f}"
+def _number(value: float, check: Mapping[str, Any]) -> str:
+    return f"{value:,.0f}" if check.get("counts") else f"{value:.3f}"
 
 
 def _filled(text: str, indent: str) -> list[str]:

@@ -5,12 +5,12 @@ import hashlib
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, closing, contextmanager
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from azaion_daemon.errors import DiskFullError, OperatorError, ReleaseError
+from azaion_daemon.errors import DiskFullError, OperatorError, ReleaseError, StorageError
 from azaion_daemon.logs import logging_to
 from azaion_daemon.ops.requests import ask
 from azaion_daemon.publish.cdn import CdnClient
@@ -21,7 +21,8 @@ from azaion_daemon.publish.joining import Joiner, TooLongError, join, pieces
 from azaion_daemon.publish.keys import aes_key
 from azaion_daemon.publish.manifest import Manifest
 from azaion_daemon.publish.names import versioned_name
-from azaion_daemon.publish.platform import PlatformClient
+from azaion_daemon.publish.platform import LoginRefusedError, PlatformClient
+from azaion_daemon.publish.refusal import RefusedLogin
 from azaion_daemon.publish.rollback import published_release, release_before
 from azaion_daemon.publish.signing import PublicKey, SigningKeyError, SigningKeys
 from azaion_daemon.settings import PublishSettings, Settings
@@ -255,6 +256,9 @@ def _model_key(settings: PublishSettings) -> bytes:
 async def _outside(settings: Settings, layout: Layout) -> AsyncIterator[tuple[CdnClient, PlatformClient]]:
     """The object store and the platform, opened as the daemon does."""
     publish = settings.publish
+    with suppress(OSError, StorageError):  # whoever may not read it has not been told of it
+        if why := await asyncio.to_thread(RefusedLogin(layout.refused_login).load, settings.api):
+            raise LoginRefusedError(why)  # a command, run again and again, locks an account as well as a daemon does
     async with PlatformClient(settings.api, layout.hardware) as platform:
         credentials = await credentials_source(settings, platform)()
         async with CdnClient(credentials, publish.bucket, region=publish.cdn_region, ca_file=publish.cdn_ca_file) as cdn:

@@ -4,7 +4,7 @@ The document may be the last words of an earlier version or those of a later one
 """
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -104,7 +104,12 @@ def _model(document: Mapping[str, Any]) -> Iterator[Row]:
     for one in (document.get("releases") or [])[-_RELEASES:]:
         state = str(one.get("state"))
         mood = {"published": Mood.GOOD, "superseded": Mood.DIM}.get(state, Mood.WARN)
-        yield Row(f"release {one.get('serial')}", f"{state}{': ' + str(one['why']) if one.get('why') else ''}", mood)
+        words = [f"{state}{': ' + str(one['why']) if one.get('why') else ''}"]
+        if one.get("under_way"):
+            words.append("being published")
+        elif one.get("next_try") is not None:
+            words.append(f"tried {one.get('attempts')} times, next at {datetime.fromtimestamp(one['next_try'], UTC):%H:%M:%S} UTC")
+        yield Row(f"release {one.get('serial')}", "; ".join(words), mood)
 
 
 def _machine(document: Mapping[str, Any]) -> Iterator[Row]:

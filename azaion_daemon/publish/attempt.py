@@ -7,6 +7,7 @@ same serial number finishes, or undoes.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -239,11 +240,15 @@ async def resumable(records: ReleaseRecords, serial: int, key: bytes) -> Release
     return record
 
 
+def _only_for_us(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 @asynccontextmanager
 async def _written(path: Path) -> AsyncIterator[Callable[[bytes], object]]:
     """A file that is written piece by piece on threads, and stays if all went well."""
     with storage("writing"):
-        file = await asyncio.to_thread(path.open, "wb", buffering=0)
+        file = await asyncio.to_thread(open, path, "wb", 0, opener=_only_for_us)
 
     def write(piece: bytes) -> None:
         with storage("writing"):

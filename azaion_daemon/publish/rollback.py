@@ -22,6 +22,7 @@ def published_release(releases: Sequence[Release], serial: int) -> Release:
 def release_before(releases: Sequence[Release]) -> Release:
     """The last release before the present one that has another model.
 
+    While a newer model waits that was never published, it is that one which is taken back: consumers keep the last that was published.
     Where the present one goes back to an older release itself, what counts is what was before that: to roll back twice leads further back,
     and not to the model that was rolled back from.
 
@@ -32,6 +33,8 @@ def release_before(releases: Sequence[Release]) -> Release:
     if not published:
         raise OperatorError("nothing was published yet, so there is nothing to go back to")
     model = published[-1].model_sha256
+    if releases[-1].state == "waiting" and releases[-1].model_sha256 not in {release.model_sha256 for release in published}:
+        return published[-1]
     first = next(release.serial for release in published if release.model_sha256 == model)
     before = [release for release in published if release.serial < first]
     if not before:

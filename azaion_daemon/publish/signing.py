@@ -8,6 +8,7 @@ import base64
 import binascii
 import fcntl
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -122,6 +123,7 @@ class SigningKeys:
     def __init__(self, layout: Layout, file: Path | None) -> None:
         """`file` is the operator's; without one the key is in the state directory."""
         self._state = layout.state
+        self._releases = layout.releases
         self._made = layout.signing_key
         self._made_public = layout.signing_public_key
         self._file = file
@@ -176,7 +178,13 @@ class SigningKeys:
         if self._made_public.exists():
             raise SigningKeyError(
                 f"{self._made} is gone, and consumers trust its public key, {self._made_public}. Restore it from a backup. If it is lost, "
-                f"move {self._made_public} away: a new key is made then, which every consumer must be given before it takes another model."
+                f"move {self._made_public} away and make another with mode 0600 ({_MAKE_ONE} -out {self._made}); every consumer must be "
+                "given its public part before it takes another model."
+            )
+        if any(_was_signed(record) for record in self._releases.glob("*.json")):
+            raise SigningKeyError(
+                f"{self._made} and {self._made_public} are gone, but {self._releases} has releases that were signed. Restore both from "
+                f"a backup; or make another key with mode 0600 ({_MAKE_ONE} -out {self._made}), and give every consumer its public part."
             )
         owner = self._state.stat().st_uid
         if not os.access(self._state, os.W_OK) or (os.geteuid() == 0 and owner != 0):  # root could, and the daemon could not read it
@@ -201,6 +209,14 @@ class SigningKeys:
                 )
         with storage("keeping the public key"):
             replace_durably(self._made_public, pem)
+
+
+def _was_signed(record: Path) -> bool:
+    try:
+        document = json.loads(record.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and document.get("manifest") is not None
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:

@@ -42,12 +42,14 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. `value` must not be below `limit`; mAPs and differences of mAPs, or counts."""
+    """One thing that was looked at. `value` must not be below `limit`."""
 
     name: str
     value: float
     limit: float
     ok: bool
+    counts: bool = False
+    """Whether these are counts; else they are mAPs, or differences of mAPs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ def judge(metrics: Metrics, evaluation: Evaluation | None, settings: GateSetting
     if evaluation is None or evaluation.rival is None:
         reached = f"it is the first model, and its mAP50-95 of {own:.3f} on {metrics.images} test images is not below gate.min_map50_95"
         return Verdict(Decision.ACCEPTED, reached, (least,))
-    enough = _check("images to compare on", evaluation.images, settings.min_images)
+    enough = _check("images to compare on", evaluation.images, settings.min_images, counts=True)
     if evaluation.problem:
         return Verdict(Decision.HELD, f"the current model could not be evaluated: {evaluation.problem}", (least, enough))
     if not enough.ok or evaluation.current is None:
@@ -148,8 +150,8 @@ def _too_few(evaluation: Evaluation, settings: GateSettings) -> str:
     return f"{text}; on those its mAP50-95 is {mine:.3f}, that of the current model {theirs:.3f}"
 
 
-def _check(name: str, value: float, limit: float) -> Check:
-    return Check(name, value, limit, ok=value >= limit - _NOISE)
+def _check(name: str, value: float, limit: float, *, counts: bool = False) -> Check:
+    return Check(name, value, limit, ok=value >= limit - _NOISE, counts=counts)
 
 
 def _number(value: float | None) -> float:

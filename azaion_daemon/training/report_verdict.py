@@ -133,7 +133,6 @@ def _checks(checks: tuple[Check, ...]) -> str:
 
 
 def _number(value: float, check: Check) -> str:
-    """A count where both are whole and one is more than a mAP can be; else a mAP or a difference of mAPs."""
-    if all(float(one).is_integer() for one in (check.value, check.limit)) and max(abs(check.value), abs(check.limit)) > 1:
+    if check.counts:
         return f"{value:,.0f}"
     return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")

@@ -243,7 +243,9 @@ def test_a_current_model_must_be_there_and_be_the_one_that_is_meant(tmp_path: Pa
     (tmp_path / "empty.onnx").touch()
     with pytest.raises(RivalError, match="is no model that can be run"):
         open_rival(Rival(sha256=digest_of(tmp_path / "empty.onnx"), onnx=tmp_path / "empty.onnx"), CLASSES)
-    found = open_rival(Rival(sha256=digest_of(trained.onnx), onnx=trained.onnx), CLASSES)
+    with pytest.raises(RivalError, match="it was exported for 64 pixels, and the images were reduced to 32"):
+        open_rival(Rival(sha256=digest_of(trained.onnx), onnx=trained.onnx), CLASSES, reduced_to=32)
+    found = open_rival(Rival(sha256=digest_of(trained.onnx), onnx=trained.onnx), CLASSES, reduced_to=64)
     assert (found.imgsz, found.known) == (SIDE, (True, True, True))
 
 

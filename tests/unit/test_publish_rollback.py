@@ -37,9 +37,15 @@ def test_rolling_back_twice_leads_further_back(models: str, before: int | None) 
         assert release_before(releases(*models)).serial == before
 
 
+def test_a_model_that_still_waits_is_taken_back_for_the_last_that_was_published() -> None:
+    assert release_before(releases("A", "B", "C", states={3: "waiting"})).serial == 2
+    assert release_before(releases("A", "B", "A", states={3: "waiting"})).serial == 1  # a rollback that waits: further back
+
+
 def test_what_waits_or_never_was_published_does_not_count() -> None:
     waiting = releases("A", "B", "C", "D", states={2: "superseded", 4: "waiting"})
-    assert release_before(waiting).serial == 1
+    assert release_before(waiting).serial == 3
+    assert release_before(waiting[:3]).serial == 1
     with pytest.raises(OperatorError, match="Published are: 1, 3"):
         published_release(waiting, 2)
     with pytest.raises(OperatorError, match="nothing was published yet"):

@@ -100,7 +100,11 @@ def test_a_key_that_is_gone_is_not_replaced_by_another(layout: Layout) -> None:
     with pytest.raises(SigningKeyError, match="is gone, and consumers trust its public key"):
         SigningKeys(layout, None).load_or_make()
     assert SigningKeys(layout, None).public() == before.public
-    layout.signing_public_key.unlink()  # as the message says
+    layout.signing_public_key.unlink()
+    (layout.releases / "1.json").write_text('{"manifest": "{}"}')
+    with pytest.raises(SigningKeyError, match=r"are gone, but .* has releases that were signed"):
+        SigningKeys(layout, None).load_or_make()
+    key_file(layout.signing_key, pem(Ed25519PrivateKey.generate()))  # as the message says
     assert SigningKeys(layout, None).load_or_make().public != before.public
 
 

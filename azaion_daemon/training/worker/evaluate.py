@@ -5,6 +5,7 @@ job, do not repeat it. What is wrong with the current model is a remark for the 
 """
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +79,7 @@ def _compared(evaluator: "_Evaluator", candidate: _Candidate, own: Metrics, comp
 def _rivals(evaluator: "_Evaluator", rival: Rival, images: _Images, spec: JobSpec) -> tuple[Metrics | None, str]:
     """What the current model reaches, or why that cannot be told."""
     try:
-        opened = open_rival(rival, spec.class_names)
+        opened = open_rival(rival, spec.class_names, reduced_to=reduced_to(spec))
         current = _Candidate(opened.onnx, rival.sha256, opened.imgsz or spec.export_imgsz, opened.known)
         return evaluator.metrics(current, images, "the current model"), ""
     except RivalError as error:
@@ -91,6 +92,16 @@ def _rivals(evaluator: "_Evaluator", rival: Rival, images: _Images, spec: JobSpe
         problem = f"validating it failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
     say(f"The current model cannot be evaluated: {problem}")
     return None, problem
+
+
+def reduced_to(spec: JobSpec) -> int | None:
+    """The side in pixels that the images of the job's dataset were reduced to; None when they are as they were taken."""
+    try:
+        dataset = json.loads((spec.data_yaml.parent / "dataset.json").read_bytes())
+        resized = dataset["settings"]["images"] == "resized"
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return max(spec.imgsz, spec.export_imgsz) if resized else None
 
 
 class _Evaluator:

@@ -29,8 +29,10 @@ class RivalModel:
     """Which of the candidate's classes it knows: those of the same name in the same place."""
 
 
-def open_rival(rival: Rival, names: Sequence[str]) -> RivalModel:
+def open_rival(rival: Rival, names: Sequence[str], *, reduced_to: int | None = None) -> RivalModel:
     """Look whether the current model can be compared with a candidate that has these classes.
+
+    `reduced_to` is the side in pixels that the images to compare on were reduced to, where they were.
 
     Raises:
         RivalError: It cannot.
@@ -57,9 +59,13 @@ def open_rival(rival: Rival, names: Sequence[str]) -> RivalModel:
         raise RivalError(f"{rival.onnx} does not say which classes it finds")
     if len(own) != len(names):
         raise RivalError(f"it finds {len(own)} classes, and the new model {len(names)}")
-    return RivalModel(
-        rival.onnx, max(imgsz) if isinstance(imgsz, list | tuple) and imgsz else None, _known([str(own[i]) for i in own], names)
-    )
+    side = max(imgsz) if isinstance(imgsz, list | tuple) and imgsz else None
+    if reduced_to is not None and side is not None and side > reduced_to:
+        raise RivalError(
+            f"it was exported for {side} pixels, and the images were reduced to {reduced_to}: it would be judged on less than it needs. "
+            "Raise export.imgsz again, or set dataset.images to linked, for one training"
+        )
+    return RivalModel(rival.onnx, side, _known([str(own[i]) for i in own], names))
 
 
 def _known(own: Sequence[str], names: Sequence[str]) -> tuple[bool, ...]:
