@@ -14,7 +14,7 @@ from azaion_daemon.releasing import RollBack
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision
-from azaion_daemon.training.jobs import JobState
+from azaion_daemon.training.states import JobState
 
 TRAININGS = frozenset({"train_now", "train_cancel", "promote", "reject"})
 """The kinds of requests that concern trainings."""

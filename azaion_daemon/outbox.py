@@ -22,7 +22,7 @@ from azaion_daemon.publish.record import Published
 from azaion_daemon.settings import PublishSettings
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job, Model, Release
-from azaion_daemon.training.jobs import JobState, advance
+from azaion_daemon.training.states import JobState, advance
 
 P = ParamSpec("P")
 T = TypeVar("T")

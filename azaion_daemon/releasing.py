@@ -18,7 +18,8 @@ from azaion_daemon.store.kept import check_kept, put_in_place
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Model
-from azaion_daemon.training.jobs import JobDirectory, JobResult, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobResult
+from azaion_daemon.training.outcomes import Phase
 
 log = get_logger(__name__)
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from azaion_daemon.training.evaluation import F1, ClassMetrics, Confusion, Curves, Evaluation, Metrics, PrecisionRecall
 from azaion_daemon.training.history import Attempt, EpochRecord
-from azaion_daemon.training.jobs import JobSpec, Outcome, Phase
+from azaion_daemon.training.jobs import JobSpec
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.worker.reporting.facts import ClassCounts, DatasetDocument, Facts, Remark
 from azaion_daemon.training.worker.reporting.samples import Box, Sample, Samples
 

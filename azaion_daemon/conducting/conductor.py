@@ -30,10 +30,11 @@ from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision, Verdict
 from azaion_daemon.training.gpus import Gpus
-from azaion_daemon.training.jobs import IN_TRAINING, UNFINISHED, JobDirectory, JobState, Progress, advance
+from azaion_daemon.training.jobs import JobDirectory, Progress
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import decide as decide_retry
 from azaion_daemon.training.rulings import check_overruling, find_to_cancel, verdict_document
+from azaion_daemon.training.states import IN_TRAINING, UNFINISHED, JobState, advance
 
 log = get_logger(__name__)
 

@@ -34,19 +34,11 @@ from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Blame, Job, Model
 from azaion_daemon.training.gate import Decision
 from azaion_daemon.training.gpus import Chosen, Wait
-from azaion_daemon.training.jobs import (
-    IN_TRAINING,
-    UNFINISHED,
-    JobDirectory,
-    JobResult,
-    JobSpec,
-    JobState,
-    Outcome,
-    Progress,
-    advance,
-)
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Progress
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.rulings import verdict_document
+from azaion_daemon.training.states import IN_TRAINING, UNFINISHED, JobState, advance
 from azaion_daemon.training.weights import Start, choose_source, take_for
 
 log = get_logger(__name__)

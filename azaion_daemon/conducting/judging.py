@@ -29,8 +29,9 @@ from azaion_daemon.store.records import UNKNOWN_DIGEST, Job, Model
 from azaion_daemon.training.comparison import SEEN_BY_CANDIDATE, SEEN_BY_RIVAL, Entry, Selection, TestImages, digest_of
 from azaion_daemon.training.evaluation import Comparison, Evaluated, Rival
 from azaion_daemon.training.gate import Verdict, judge
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec
 from azaion_daemon.training.lineage import Lineage, Step, TakenOver, TrainedOn
+from azaion_daemon.training.outcomes import Phase
 
 log = get_logger(__name__)
 

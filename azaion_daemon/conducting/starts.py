@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.training.attempts import attempt_of, is_alive, unseen_attempt
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.retry import Again, GiveUp
 
 T = TypeVar("T")

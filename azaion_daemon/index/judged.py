@@ -9,7 +9,7 @@ from azaion_daemon.dataset.manifest import Content, contents_of_dataset, differi
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Job, Model
-from azaion_daemon.training.jobs import JobState
+from azaion_daemon.training.states import JobState
 
 _RESTORED = "restored by index rebuild"
 

@@ -16,7 +16,7 @@ from azaion_daemon.ops.reading import reading, unreadable
 from azaion_daemon.ops.trainings import find
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job
-from azaion_daemon.training.jobs import IN_TRAINING
+from azaion_daemon.training.states import IN_TRAINING
 
 _POLL_S = 0.2
 _LOOK_S = 1.0

@@ -18,7 +18,8 @@ from azaion_daemon.retention.rules import predecessor
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.store.root import identify_root
-from azaion_daemon.training.jobs import JobDirectory, JobState
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.states import JobState
 
 _WAIT_S = 300.0  # a promotion copies a model and reads it to its end
 _SHORTEST_PREFIX = 4

@@ -11,7 +11,8 @@ from azaion_daemon.errors import AzaionError
 from azaion_daemon.ops.job_status import progress_document
 from azaion_daemon.store.durable import is_locked, lock_holder, replace_atomically
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.training.jobs import JobDirectory, JobState
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.states import JobState
 
 
 def write_status(layout: Layout, document: dict[str, Any]) -> None:

@@ -16,8 +16,9 @@ from azaion_daemon.store.durable import lock_holder
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job
 from azaion_daemon.store.root import identify_root
-from azaion_daemon.training.jobs import JobDirectory, JobState
+from azaion_daemon.training.jobs import JobDirectory
 from azaion_daemon.training.rulings import find_to_cancel
+from azaion_daemon.training.states import JobState
 
 _WAIT_S = 60.0
 _CANCEL_WAIT_S = 120.0  # a worker that hangs in its driver takes a while to die

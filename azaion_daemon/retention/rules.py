@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from azaion_daemon.settings import RetentionSettings
 from azaion_daemon.store.records import Job, Model, Release
-from azaion_daemon.training.jobs import JobState
+from azaion_daemon.training.states import JobState
 
 _DAY_S = 86400.0
 _LAST_S = datetime(9999, 12, 31, tzinfo=UTC).timestamp()

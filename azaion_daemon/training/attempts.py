@@ -4,7 +4,8 @@ import os
 from datetime import UTC, datetime
 
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, JobSpec, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, JobSpec, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.processes import boot_id, open_alive
 
 

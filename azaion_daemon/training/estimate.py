@@ -1,6 +1,7 @@
 """When a training will have ended, as far as its own pace tells."""
 
-from azaion_daemon.training.jobs import Phase, Progress
+from azaion_daemon.training.jobs import Progress
+from azaion_daemon.training.outcomes import Phase
 
 
 def remaining_s(progress: Progress) -> float | None:

@@ -23,7 +23,8 @@ from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import storage_error
 from azaion_daemon.training.gpus import Gpus, not_given_back
 from azaion_daemon.training.interpreter import has_worker, worker_command
-from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, Outcome, Progress
+from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, Progress
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.processes import (
     EXIT_NO_SPACE,
     EXIT_TAKEN,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobSpec, Outcome, Phase
+from azaion_daemon.training.jobs import JobSpec
+from azaion_daemon.training.outcomes import Outcome, Phase
 
 _PAUSE_S = 5.0
 _PAUSE_GROWTH = 4.0

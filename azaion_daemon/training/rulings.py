@@ -7,7 +7,7 @@ from typing import Any
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision, Verdict
-from azaion_daemon.training.jobs import IN_TRAINING, JobState
+from azaion_daemon.training.states import IN_TRAINING, JobState
 
 
 def verdict_document(verdict: Verdict, *, by: str, time: float) -> dict[str, Any]:

@@ -5,7 +5,8 @@ Progress is what only the main thread of a worker advances: phase, step, epoch, 
 
 from dataclasses import dataclass
 
-from azaion_daemon.training.jobs import Phase, Progress
+from azaion_daemon.training.jobs import Progress
+from azaion_daemon.training.outcomes import Phase
 
 SETTING_UP = "setting up"  # the step before the first epoch; the library reads its index of all images, `batches` of them
 _LONGEST_LOOK_S = 30.0

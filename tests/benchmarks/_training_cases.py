@@ -19,7 +19,8 @@ import yaml
 from azaion_daemon.sandbox.operator import RunningDaemon
 from azaion_daemon.sandbox.processes import SandboxError
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Phase
 from azaion_daemon.training.worker import environment
 from tests.harness import Site
 

@@ -15,7 +15,8 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Job, Model
 from azaion_daemon.training.evaluation import Metrics
-from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile
+from azaion_daemon.training.outcomes import Outcome
 from tests.harness import Site
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC).timestamp()

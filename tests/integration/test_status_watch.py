@@ -23,7 +23,8 @@ import yaml
 from azaion_daemon.ops.status import read_status, write_status
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.training.jobs import JobDirectory, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, Progress
+from azaion_daemon.training.outcomes import Phase
 from tests.unit.builders import make_root
 from tests.unit.test_status_view import DOCUMENT
 

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw
 from azaion_daemon.settings import GateSettings
 from azaion_daemon.training.evaluation import Comparison, Rival
 from azaion_daemon.training.gate import Decision, judge
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.pool import WorkerPool
 
 CLASSES = ("car", "truck", "boat")

@@ -17,7 +17,8 @@ import pytest
 
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.training.gpus import Discovery, Gpu
-from azaion_daemon.training.jobs import Identity, JobDirectory, JobSpec, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import Identity, JobDirectory, JobSpec, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.processes import end_marked, open_alive, start_ticks
 from azaion_daemon.training.stalls import Ceilings
@@ -29,7 +30,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock
-from azaion_daemon.training.jobs import JobDirectory, JobResult, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, JobResult, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.processes import EXIT_TAKEN, TOKEN_VARIABLE, own_identity
 
 job = JobDirectory(Path(sys.argv[1]))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from azaion_daemon.training.jobs import JobDirectory, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, Progress
 from azaion_daemon.training.nvml import NvmlGpus
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.pool import WorkerPool
 from tests.integration.trainings import curves, dataset, epochs, make_job, pool
 

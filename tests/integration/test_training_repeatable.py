@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from azaion_daemon.training.jobs import JobDirectory, Outcome
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.pool import WorkerPool
 from tests.integration.test_training_worker import dataset, make_job, pool
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobDirectory, JobResult, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, JobResult, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.retry import Again, GiveUp, decide
 from tests.faults.disk import Disk

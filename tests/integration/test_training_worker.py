@@ -12,7 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
-from azaion_daemon.training.jobs import JobDirectory, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.pool import WorkerPool
 from tests.integration.trainings import CLASSES, PARTS, SIDE, curves, dataset, epochs, make_job, pool
 

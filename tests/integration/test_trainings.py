@@ -30,7 +30,8 @@ from pathlib import Path
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.training.evaluation import Metrics
-from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Outcome, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.processes import EXIT_TAKEN, TOKEN_VARIABLE, own_identity
 
 job = JobDirectory(Path(sys.argv[1]))

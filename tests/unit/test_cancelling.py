@@ -12,7 +12,8 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gpus import Discovery, Gpu
-from azaion_daemon.training.jobs import JobDirectory, Outcome
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.outcomes import Outcome
 from tests.unit.test_courses import HELD, halving, judging, parallel, until_running
 from tests.unit.test_triggering import MEDIA, NIGHT, Site, layout, settings_of, site
 

@@ -8,7 +8,8 @@ from azaion_daemon.errors import DiskFullError
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Model
-from azaion_daemon.training.jobs import JobDirectory, JobResult, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobResult
+from azaion_daemon.training.outcomes import Outcome
 from tests.unit.test_triggering import NIGHT, Worker, layout, settings_of, site
 
 __all__ = ["layout"]

@@ -13,7 +13,8 @@ from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Check, Decision, Verdict
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, JobSpec, Outcome
+from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, JobSpec
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.processes import boot_id
 from azaion_daemon.training.retry import Again, GiveUp
 from tests.unit.test_triggering import NIGHT, Site, layout, settings_of, site

@@ -24,7 +24,8 @@ from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import UNKNOWN_DIGEST, UNKNOWN_MEDIA, Annotation, Model, Position
 from azaion_daemon.store.root import lock_root
 from azaion_daemon.training.evaluation import Metrics
-from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile
+from azaion_daemon.training.outcomes import Outcome
 from tests.unit.builders import SMALL, make_root, picture, put_files, row
 
 SEED, VALIDATED = Home.SEED, Home.VALIDATED

@@ -17,7 +17,8 @@ from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Job, Model
 from azaion_daemon.training.evaluation import ClassMetrics, Comparison, Evaluated, Evaluation, Metrics
 from azaion_daemon.training.gate import Decision
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile
+from azaion_daemon.training.outcomes import Outcome, Phase
 from tests.unit.builders import make_root, row, settings_on
 from tests.unit.test_training_jobs import spec as any_spec
 

@@ -20,7 +20,7 @@ from azaion_daemon.publish.record import Published
 from azaion_daemon.settings import PublishSettings
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Job, Model, Release
-from azaion_daemon.training.jobs import JobState
+from azaion_daemon.training.states import JobState
 
 SETTINGS = PublishSettings(model_key=SecretStr("key"))
 NOON = 1_790_000_000.0

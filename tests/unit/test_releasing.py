@@ -25,7 +25,8 @@ from azaion_daemon.settings import PublishSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Model
-from azaion_daemon.training.jobs import JobDirectory, JobResult, Outcome, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobResult
+from azaion_daemon.training.outcomes import Outcome, Phase
 from tests.unit.builders import make_root
 
 AT = datetime(2026, 4, 1, tzinfo=UTC)

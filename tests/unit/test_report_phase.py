@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from azaion_daemon.training.evaluation import Evaluated
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Phase
 from azaion_daemon.training.report_verdict import stamped
 from azaion_daemon.training.worker import report
 from azaion_daemon.training.worker.progress import ProgressReport

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from azaion_daemon.retention.rules import DatasetOnDisk, Decision, Facts, Fate, Verdict, Worker, decide, directory_of
 from azaion_daemon.settings import RetentionSettings
 from azaion_daemon.store.records import Job, Model, Release
-from azaion_daemon.training.jobs import JobState
+from azaion_daemon.training.states import JobState
 
 DAY = 86400.0
 NOW = 1_780_000_000.0

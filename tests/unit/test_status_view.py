@@ -15,7 +15,9 @@ from azaion_daemon.ops.status_screen import StatusScreen
 from azaion_daemon.ops.status_view import Part, parts_of, render_status
 from azaion_daemon.ops.wording import about, ahead, bar, duration, moment, since, size
 from azaion_daemon.training.estimate import remaining_s, share_done
-from azaion_daemon.training.jobs import JobState, Phase, Progress
+from azaion_daemon.training.jobs import Progress
+from azaion_daemon.training.outcomes import Phase
+from azaion_daemon.training.states import JobState
 
 NOW = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)  # a Tuesday
 PROGRESS = {

@@ -6,7 +6,7 @@ from importlib import metadata
 import pytest
 
 from azaion_daemon.errors import DiskFullError, StorageError, TrainingError
-from azaion_daemon.training.jobs import Outcome
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.worker.failures import PhaseError, classify, is_the_machines_fault
 from azaion_daemon.training.worker.versions import versions
 

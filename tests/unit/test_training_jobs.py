@@ -12,18 +12,9 @@ from pydantic import ValidationError
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.training.attempts import unseen_attempt
 from azaion_daemon.training.evaluation import ClassMetrics, Metrics
-from azaion_daemon.training.jobs import (
-    Identity,
-    JobDirectory,
-    JobResult,
-    JobSpec,
-    JobState,
-    ModelFile,
-    Outcome,
-    Phase,
-    Progress,
-    advance,
-)
+from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, JobSpec, ModelFile, Progress
+from azaion_daemon.training.outcomes import Outcome, Phase
+from azaion_daemon.training.states import JobState, advance
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FINAL = {JobState.RELEASED, JobState.FAILED, JobState.CANCELLED, JobState.TRIED}

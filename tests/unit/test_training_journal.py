@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from azaion_daemon.training.history import Attempt, EpochRecord
-from azaion_daemon.training.jobs import JobDirectory, Outcome, Phase
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.outcomes import Outcome, Phase
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobSpec, Outcome, Phase
+from azaion_daemon.training.jobs import JobSpec
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.retry import Again, GiveUp, decide
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

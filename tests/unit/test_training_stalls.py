@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from azaion_daemon.training.jobs import Phase, Progress
+from azaion_daemon.training.jobs import Progress
+from azaion_daemon.training.outcomes import Phase
 from azaion_daemon.training.stalls import SETTING_UP, Ceilings, Standstill, ceiling_s, where
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

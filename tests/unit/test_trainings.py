@@ -17,7 +17,8 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobDirectory, Outcome
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.outcomes import Outcome
 from tests.unit.builders import make_root
 from tests.unit.test_training_jobs import NOW, spec
 

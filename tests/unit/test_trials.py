@@ -11,7 +11,8 @@ from azaion_daemon.errors import ReleaseError
 from azaion_daemon.publish import packing
 from azaion_daemon.settings import PublishSettings
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.training.jobs import JobDirectory, JobResult, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobResult
+from azaion_daemon.training.outcomes import Outcome
 from tests.unit.test_courses import parallel, until_running
 from tests.unit.test_training_jobs import NOW
 from tests.unit.test_triggering import MEDIA, NIGHT, layout, settings_of, site

@@ -29,7 +29,8 @@ from azaion_daemon.store.records import Job, Position
 from azaion_daemon.training.evaluation import Evaluation, Metrics
 from azaion_daemon.training.gpus import Discovery, Gpus
 from azaion_daemon.training.history import Attempt
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Progress
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Progress
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.training.report_verdict import pending
 from azaion_daemon.training.retry import Again, GiveUp, decide

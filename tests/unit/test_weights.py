@@ -12,7 +12,8 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.settings import Settings, TrainingSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Model
-from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.weights import take_for
 from tests.unit.test_triggering import Site, layout, settings_of, site
 

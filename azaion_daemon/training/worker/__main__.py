@@ -19,7 +19,8 @@ from pathlib import Path
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock, remove_temporaries
 from azaion_daemon.training.evaluation import Evaluated
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile, Outcome, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.processes import EXIT_NO_SPACE, EXIT_TAKEN, JOB_VARIABLE, TOKEN_VARIABLE, own_identity
 from azaion_daemon.training.worker import environment
 from azaion_daemon.training.worker.failures import PhaseError, classify, is_disk_full

@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from ultralytics import YOLO
 
 from azaion_daemon.store.durable import replace_durably
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.worker.failures import PhaseError
 from azaion_daemon.training.worker.progress import ProgressReport
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from azaion_daemon.errors import DiskFullError, StorageError, TrainingError
-from azaion_daemon.training.jobs import Outcome
+from azaion_daemon.training.outcomes import Outcome
 
 
 class Failure(NamedTuple):

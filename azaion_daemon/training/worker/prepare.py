@@ -8,7 +8,8 @@ from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.worker.failures import PhaseError, is_the_machines_fault
 from azaion_daemon.training.worker.progress import ProgressReport
 

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import psutil
 
-from azaion_daemon.training.jobs import JobDirectory, Phase, Progress
+from azaion_daemon.training.jobs import JobDirectory, Progress
+from azaion_daemon.training.outcomes import Phase
 from azaion_daemon.training.worker.failures import is_disk_full
 
 _INTERVAL_S = 1.0

@@ -9,7 +9,8 @@ from pydantic import AwareDatetime
 
 from azaion_daemon.store.durable import replace_atomically
 from azaion_daemon.training.document import Document
-from azaion_daemon.training.jobs import JobDirectory, Outcome
+from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.processes import oom_kills
 from azaion_daemon.training.worker.failures import Failure
 

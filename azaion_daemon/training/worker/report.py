@@ -12,7 +12,8 @@ from pydantic import JsonValue
 
 from azaion_daemon.store.durable import replace_durably
 from azaion_daemon.training.evaluation import Evaluated
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Phase
 from azaion_daemon.training.report_verdict import pending
 from azaion_daemon.training.worker.progress import ProgressReport, say
 from azaion_daemon.training.worker.reporting.facts import Facts, best_confidence, gather

@@ -9,7 +9,8 @@ from ultralytics import YOLO
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from azaion_daemon.store.durable import copy_durably
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.processes import oom_kills
 from azaion_daemon.training.stalls import SETTING_UP
 from azaion_daemon.training.worker import checkpoints, ranks, trainer

@@ -18,7 +18,8 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils import RANK
 
 from azaion_daemon.training.history import EpochRecord
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Outcome
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.processes import JOB_VARIABLE
 from azaion_daemon.training.worker import checkpoints, ranks
 from azaion_daemon.training.worker.failures import PhaseError, classify

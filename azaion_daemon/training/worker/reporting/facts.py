@@ -15,7 +15,8 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import F1, Comparison, Curves, Evaluated, Evaluation, Metrics
 from azaion_daemon.training.history import Attempt, EpochRecord
-from azaion_daemon.training.jobs import JobDirectory, JobSpec, Phase
+from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.outcomes import Phase
 
 SIDES = ("train", "valid", "test")
 _PREFIX_TRAIN, _PREFIX_VALID = "train/", "val/"
