@@ -19,7 +19,7 @@ from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
 from azaion_daemon.publish.platform import LoginRefusedError, PlatformError
 from azaion_daemon.publish.record import Published
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.training.states import JobState, advance

@@ -22,7 +22,8 @@ from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import AzaionError, DiskFullError
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.logs import get_logger
-from azaion_daemon.settings import DatasetSettings, Settings
+from azaion_daemon.sections import DatasetSettings
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread

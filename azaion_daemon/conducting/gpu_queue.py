@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from azaion_daemon.settings import TrainingSettings
+from azaion_daemon.sections import TrainingSettings
 from azaion_daemon.training.gpus import Chosen, Gpus, Wait, choose, lease_names, leased
 from azaion_daemon.training.jobs import JobSpec
 

@@ -13,7 +13,7 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.publish.cipher import CipherError, Decryptor
 from azaion_daemon.publish.keys import aes_key
 from azaion_daemon.publish.packing import BigPart, model_digests, small_part
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 from azaion_daemon.store.durable import storage
 from azaion_daemon.training.jobs import JobDirectory, JobResult
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from azaion_daemon.dataset.entries import Entry
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 from azaion_daemon.store.durable import storage
 from azaion_daemon.store.layout import Home, Layout
 

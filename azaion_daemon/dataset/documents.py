@@ -15,7 +15,7 @@ from azaion_daemon.dataset.entries import Entry, Exclusion
 from azaion_daemon.dataset.manifest import Content
 from azaion_daemon.dataset.readiness import Finding
 from azaion_daemon.dataset.units import MEDIA
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 
 
 def manifest_line(entry: Entry, suffix: str, resized: str | None) -> bytes:

@@ -9,7 +9,7 @@ from azaion_daemon.dataset.counts import Counts, count
 from azaion_daemon.dataset.entries import Entry, Exclusion, Reason
 from azaion_daemon.dataset.split import Side, assign_sides
 from azaion_daemon.dataset.units import Units, find_units
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 from azaion_daemon.store.labels import Fault, LabelFault, read_label
 from azaion_daemon.store.records import Annotation
 

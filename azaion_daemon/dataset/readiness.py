@@ -10,7 +10,7 @@ from azaion_daemon.dataset.classes import Classes, base_of
 from azaion_daemon.dataset.counts import Counts
 from azaion_daemon.dataset.disk import Disk
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 
 _TOLERANCE = 2.0
 """Points of per cent by which a side may miss its share without a word."""

@@ -9,7 +9,7 @@ from azaion_daemon.dataset.counts import count
 from azaion_daemon.dataset.entries import Entry
 from azaion_daemon.dataset.plan import DatasetPlan
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 
 SIZES: Mapping[Side, int] = MappingProxyType({Side.TRAIN: 64, Side.VALID: 16, Side.TEST: 16})
 """How many images at most."""

@@ -21,7 +21,7 @@ from azaion_daemon.dataset.plan import DatasetPlan
 from azaion_daemon.dataset.readiness import Code, Finding, judge
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import DatasetError, DatasetPlaceError
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 from azaion_daemon.store.durable import FilesystemSync, fsync_directory, storage, write_new
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
-from azaion_daemon.settings import SplitSettings
+from azaion_daemon.sections import SplitSettings
 
 _LARGE = 100
 """A media is placed with care when it has more than one in so many images."""

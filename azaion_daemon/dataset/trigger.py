@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from azaion_daemon.cron import next_time, zone
-from azaion_daemon.settings import TriggerSettings
+from azaion_daemon.sections import TriggerSettings
 from azaion_daemon.store.due import DueRecord, Failure, TrainingRequest
 from azaion_daemon.store.records import Blame
 

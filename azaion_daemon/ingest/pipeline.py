@@ -20,7 +20,7 @@ from azaion_daemon.ingest.staging import StagedMessage, Stager, in_portions
 from azaion_daemon.ingest.state import IngestState, report_lost
 from azaion_daemon.ingest.writer import Plan, Writer
 from azaion_daemon.logs import get_logger
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.durable import remove_temporaries, storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import LedgerThread

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from azaion_daemon.ingest.rules import StagedImage
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.durable import FilesystemSync, storage, write_new
 from azaion_daemon.store.images import FORMATS, too_large, undecodable
 from azaion_daemon.store.quarantine import Quarantine

@@ -25,7 +25,8 @@ from azaion_daemon.publish.platform import LoginRefusedError, PlatformClient
 from azaion_daemon.publish.refusal import RefusedLogin
 from azaion_daemon.publish.rollback import published_release, release_before
 from azaion_daemon.publish.signing import PublicKey, SigningKeyError, SigningKeys
-from azaion_daemon.settings import PublishSettings, Settings
+from azaion_daemon.sections import PublishSettings
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.durable import replacing, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger

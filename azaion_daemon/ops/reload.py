@@ -6,7 +6,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from azaion_daemon.settings import Reload, Settings, reload_marks
+from azaion_daemon.sections import Reload
+from azaion_daemon.settings import Settings, reload_marks
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -18,7 +18,7 @@ from azaion_daemon.publish.names import PartNames
 from azaion_daemon.publish.packing import small_part
 from azaion_daemon.publish.platform import NoSuchResourceError, NotServedError, PlatformClient, PlatformError
 from azaion_daemon.publish.signing import PublicKey
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 
 
 class Outcome(StrEnum):

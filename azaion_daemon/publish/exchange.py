@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from azaion_daemon.errors import OperatorError
-from azaion_daemon.settings import ApiSettings
+from azaion_daemon.sections import ApiSettings
 
 _MOST_BYTES = 64 << 20
 _TIMEOUTS_A_CALL = 4  # a server that sends a byte now and then never runs into one of httpx's

@@ -31,7 +31,7 @@ from azaion_daemon.publish.names import PartNames
 from azaion_daemon.publish.packing import padding
 from azaion_daemon.publish.record import ReleaseRecord, ReleaseRecords
 from azaion_daemon.publish.signing import SigningKey, SigningKeys
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 from azaion_daemon.store.layout import Layout
 
 log = get_logger(__name__)

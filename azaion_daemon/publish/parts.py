@@ -12,7 +12,7 @@ from azaion_daemon.publish.names import PartNames
 from azaion_daemon.publish.packing import BigPart
 from azaion_daemon.publish.platform import NoSuchResourceError, NotServedError, PlatformClient
 from azaion_daemon.publish.record import ReleaseRecord, SmallVerified
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 
 
 class MismatchError(ReleaseError):

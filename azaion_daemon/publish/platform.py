@@ -27,7 +27,7 @@ from azaion_daemon.publish.exchange import Session, document, endpoint, exchange
 from azaion_daemon.publish.hardware import hardware_string, masked
 from azaion_daemon.publish.keys import aes_key, api_key
 from azaion_daemon.publish.refusal import RefusedLogin
-from azaion_daemon.settings import ApiSettings
+from azaion_daemon.sections import ApiSettings
 
 _LOGIN = "/login"
 _NOT_ALLOWED = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}

@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from azaion_daemon.settings import ApiSettings
+from azaion_daemon.sections import ApiSettings
 from azaion_daemon.store.durable import replace_durably, storage, storage_error
 
 _SALT_BYTES = 16

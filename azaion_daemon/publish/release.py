@@ -19,7 +19,7 @@ from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.probe import OnnxProbe, Probe
 from azaion_daemon.publish.record import Published, ReleaseRecords
 from azaion_daemon.publish.uploads import UploadJournal
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 from azaion_daemon.store.layout import Layout
 
 log = get_logger(__name__)

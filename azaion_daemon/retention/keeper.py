@@ -11,7 +11,7 @@ from azaion_daemon.logs import get_logger
 from azaion_daemon.retention.facts import living_workers, look_at_disk
 from azaion_daemon.retention.removal import name_of, remove, set_aside, set_aside_before
 from azaion_daemon.retention.rules import Decision, Facts, Fate, decide
-from azaion_daemon.settings import RetentionSettings
+from azaion_daemon.sections import RetentionSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.training.evaluations import prune_evaluations

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import TypeVar
 
-from azaion_daemon.settings import RetentionSettings
+from azaion_daemon.sections import RetentionSettings
 from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.training.states import JobState
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
-from azaion_daemon.settings import DirectorySettings
+from azaion_daemon.sections import DirectorySettings
 
 
 class Home(StrEnum):

@@ -17,7 +17,7 @@ from rstream import OffsetType
 
 from azaion_daemon.errors import ConfigError, OutsideError, StreamMismatchError
 from azaion_daemon.logs import get_logger
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.store.records import Position
 from azaion_daemon.stream.backoff import LONGEST_CEILING_S, Repeats, pause_s
 from azaion_daemon.stream.cancelling import end

@@ -7,7 +7,7 @@ from rstream import OffsetType, schema
 from rstream.client import Client
 
 from azaion_daemon.errors import OutsideError
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.stream.resume import StreamEnds
 from azaion_daemon.stream.session import SUBSCRIPTION, Session, listener_of, queue_chunks
 

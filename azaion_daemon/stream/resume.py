@@ -9,7 +9,7 @@ from typing import Literal
 
 from rstream import OffsetType
 
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.store.records import Position
 
 

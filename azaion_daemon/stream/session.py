@@ -25,7 +25,7 @@ from rstream.client import Addr, Client
 from rstream.exceptions import AccessRefused, AuthenticationFailure, StreamDoesNotExist, StreamNotAvailable, VirtualHostAccessFailure
 
 from azaion_daemon.errors import OutsideError
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.stream.gunzip import unpack_with_isal
 from azaion_daemon.stream.tls import tls_context
 

@@ -18,7 +18,7 @@ from rstream import schema
 from rstream.client import Client
 
 from azaion_daemon.errors import OutsideError
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.stream.cancelling import end
 from azaion_daemon.stream.events import RawMessage
 from azaion_daemon.stream.resume import After, At, Found, Start, Unverified, subscribed_offset

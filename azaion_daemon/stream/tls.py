@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 
 from azaion_daemon.errors import ConfigError
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 
 
 def tls_context(settings: StreamSettings) -> ssl.SSLContext | None:

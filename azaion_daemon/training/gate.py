@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from azaion_daemon.settings import GateSettings
+from azaion_daemon.sections import GateSettings
 from azaion_daemon.training.evaluation import ClassMetrics, Evaluation, Metrics
 
 _NOISE = 1e-9

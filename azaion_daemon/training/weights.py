@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from azaion_daemon.errors import TrainingError
-from azaion_daemon.settings import TrainingSettings
+from azaion_daemon.sections import TrainingSettings
 from azaion_daemon.store.durable import copy_durably, fsync_directory, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Model

@@ -22,7 +22,7 @@ from rstream.compression import GzipCompressionCodec, StreamCompressionCodecs
 import azaion_daemon.stream.consumer  # noqa: F401 - which sets the size of rstream's reads
 from azaion_daemon.ingest.staging import image_size
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
-from azaion_daemon.settings import IngestSettings, StreamSettings
+from azaion_daemon.sections import IngestSettings, StreamSettings
 from azaion_daemon.store.durable import FilesystemSync, fsync_directory, replace_durably, write_new
 from azaion_daemon.store.layout import Home, Layout
 from tests.benchmarks._common import machine_cpu_seconds, restart_peak, status_mb

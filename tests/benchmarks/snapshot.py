@@ -25,7 +25,8 @@ from azaion_daemon.dataset.snapshot import Snapshot
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
-from azaion_daemon.settings import IngestSettings, Settings
+from azaion_daemon.sections import IngestSettings
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.durable import FilesystemSync
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread

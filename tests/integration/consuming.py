@@ -12,7 +12,7 @@ from typing_extensions import override
 from azaion_daemon.sandbox.annotations import Message
 from azaion_daemon.sandbox.broker import Broker
 from azaion_daemon.sandbox.scenario import OPERATOR
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.store.records import Position
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.events import RawMessage

@@ -14,7 +14,7 @@ from azaion_daemon.publish.platform import PlatformClient, RetryRule
 from azaion_daemon.publish.probe import OnnxProbe
 from azaion_daemon.publish.record import ReleaseRecord, ReleaseRecords
 from azaion_daemon.publish.release import Publisher
-from azaion_daemon.settings import ApiSettings, PublishSettings
+from azaion_daemon.sections import ApiSettings, PublishSettings
 from azaion_daemon.store.layout import Layout
 
 FAILED = 3

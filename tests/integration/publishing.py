@@ -21,7 +21,7 @@ from azaion_daemon.sandbox import formulas
 from azaion_daemon.sandbox.object_store import ObjectStore
 from azaion_daemon.sandbox.platform_api import PlatformApi
 from azaion_daemon.sandbox.platform_state import User
-from azaion_daemon.settings import ApiSettings, PublishSettings
+from azaion_daemon.sections import ApiSettings, PublishSettings
 from azaion_daemon.store.layout import Layout
 
 NO_PROBE = OnnxProbe(module="no_such_runtime")

@@ -20,7 +20,7 @@ from azaion_daemon.publish.platform import (
 )
 from azaion_daemon.sandbox.platform_api import PlatformApi
 from azaion_daemon.sandbox.platform_state import User
-from azaion_daemon.settings import ApiSettings
+from azaion_daemon.sections import ApiSettings
 
 HARDWARE = "CPU: TestCPU. GPU: TestGPU. Memory: 16384. DriveSerial: SN123"
 QUICK = RetryRule(attempts=4, first_s=0.01, most_s=0.05)

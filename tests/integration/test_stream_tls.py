@@ -14,7 +14,7 @@ from azaion_daemon.sandbox.broker import Broker
 from azaion_daemon.sandbox.broker_node import Tls
 from azaion_daemon.sandbox.certificates import Authority
 from azaion_daemon.sandbox.processes import LOOPBACK
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.stream.tls import tls_context
 from tests.integration.consuming import Consuming, digests, messages, stream_settings
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from azaion_daemon.settings import GateSettings
+from azaion_daemon.sections import GateSettings
 from azaion_daemon.training.evaluation import Comparison, Rival
 from azaion_daemon.training.gate import Decision, judge
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Progress

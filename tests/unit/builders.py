@@ -16,7 +16,8 @@ from pydantic import ByteSize
 from rstream import AMQPMessage
 
 from azaion_daemon.ingest.rules import StagedImage
-from azaion_daemon.settings import DatasetSettings, Settings
+from azaion_daemon.sections import DatasetSettings
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 from azaion_daemon.store.root import init_root

@@ -20,7 +20,7 @@ from azaion_daemon.dataset.plan import plan_dataset
 from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import RootError, StorageError
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 from azaion_daemon.store.durable import exclusive_lock, storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger

@@ -14,7 +14,7 @@ from azaion_daemon.errors import DatasetError
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread

@@ -24,7 +24,8 @@ from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.retention.keeper import Keeper
-from azaion_daemon.settings import IngestSettings, RetentionSettings, Settings
+from azaion_daemon.sections import IngestSettings, RetentionSettings
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread

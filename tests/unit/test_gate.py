@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from azaion_daemon.settings import GateSettings
+from azaion_daemon.sections import GateSettings
 from azaion_daemon.training.evaluation import ClassMetrics, Evaluation, Metrics
 from azaion_daemon.training.gate import Decision, Verdict, judge
 

@@ -11,7 +11,7 @@ from azaion_daemon.dataset.plan import plan_dataset
 from azaion_daemon.errors import RootError
 from azaion_daemon.index.build import IndexReport, index_tree
 from azaion_daemon.index.models import existing_model
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 from azaion_daemon.store.due import NOTHING
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger

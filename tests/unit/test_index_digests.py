@@ -15,7 +15,7 @@ from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.ingest.staging import Stager
 from azaion_daemon.ingest.writer import Writer
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.quarantine import Quarantine

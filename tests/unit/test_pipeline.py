@@ -14,7 +14,7 @@ from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.ingest.staging import MAX_PORTION_NAMES, StagedMessage, Stager
 from azaion_daemon.ingest.writer import Writer
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Annotation, AuditEntry, Position

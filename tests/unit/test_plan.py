@@ -7,7 +7,7 @@ import pytest
 from azaion_daemon.dataset.classes import Classes
 from azaion_daemon.dataset.plan import DatasetPlan, plan_dataset
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.records import Annotation
 from tests.unit.builders import BOX, row

@@ -11,7 +11,7 @@ from azaion_daemon.dataset.disk import Disk
 from azaion_daemon.dataset.entries import Entry, Exclusion, Reason
 from azaion_daemon.dataset.readiness import Code, Finding, Readiness, judge
 from azaion_daemon.dataset.split import Side
-from azaion_daemon.settings import DatasetSettings
+from azaion_daemon.sections import DatasetSettings
 from azaion_daemon.store.layout import Home
 from tests.unit.builders import row
 

@@ -21,7 +21,7 @@ from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
 from azaion_daemon.publish.record import Published
 from azaion_daemon.releasing import RollBack, release_facts
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.records import Model

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rstream import OffsetType
 
-from azaion_daemon.settings import StreamSettings
+from azaion_daemon.sections import StreamSettings
 from azaion_daemon.store.records import Position
 from azaion_daemon.stream.resume import (
     After,

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from azaion_daemon.retention.facts import look_at_disk
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.retention.removal import bytes_of_its_own, remove, set_aside, set_aside_before
-from azaion_daemon.settings import RetentionSettings
+from azaion_daemon.sections import RetentionSettings
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
@@ -194,7 +194,7 @@ async def test_a_kill_at_any_moment_leaves_a_dataset_whole_or_aside(layout: Layo
 import asyncio, os, signal
 from pathlib import Path
 from azaion_daemon.retention.keeper import Keeper
-from azaion_daemon.settings import RetentionSettings
+from azaion_daemon.sections import RetentionSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 def dies(*args, **named): os.kill(os.getpid(), signal.SIGKILL)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azaion_daemon.retention.rules import DatasetOnDisk, Decision, Facts, Fate, Verdict, Worker, decide, directory_of
-from azaion_daemon.settings import RetentionSettings
+from azaion_daemon.sections import RetentionSettings
 from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.training.states import JobState
 

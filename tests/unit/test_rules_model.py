@@ -19,7 +19,7 @@ from azaion_daemon.ingest.rules import apply_annotation, apply_deleted, apply_va
 from azaion_daemon.ingest.staging import StagedMessage, Stager, in_portions
 from azaion_daemon.ingest.tree import Tree
 from azaion_daemon.ingest.writer import Plan, Writer
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.layout import Home
 from azaion_daemon.store.ledger import Ledger
 from azaion_daemon.store.quarantine import Quarantine

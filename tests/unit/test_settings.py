@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from azaion_daemon.errors import ConfigError
-from azaion_daemon.settings import Reload, Settings, load_settings, parse_settings, reload_marks, settings_document
+from azaion_daemon.sections import Reload
+from azaion_daemon.settings import Settings, load_settings, parse_settings, reload_marks, settings_document
 
 TEMPLATE = Path(__file__).parents[2] / "config.template.yaml"
 SECRET = "s3cret-word"

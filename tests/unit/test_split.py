@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azaion_daemon.dataset.split import Side, assign_sides
-from azaion_daemon.settings import SplitSettings
+from azaion_daemon.sections import SplitSettings
 
 SHARES = SplitSettings()
 WANTED = {Side.TRAIN: 70, Side.VALID: 20, Side.TEST: 10}

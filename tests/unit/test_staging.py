@@ -8,7 +8,7 @@ import pytest
 
 from azaion_daemon.errors import StorageError
 from azaion_daemon.ingest.staging import Stager, image_size
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.quarantine import Quarantine
 from azaion_daemon.stream.events import AnnotationEvent, RawMessage, Status
 from tests.unit.builders import bulk, created, edited, payload, picture, raw, staged

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from azaion_daemon.conducting.trials import Peak, sentence, try_encryption
 from azaion_daemon.errors import ReleaseError
 from azaion_daemon.publish import packing
-from azaion_daemon.settings import PublishSettings
+from azaion_daemon.sections import PublishSettings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.training.jobs import JobDirectory, JobResult
 from azaion_daemon.training.outcomes import Outcome

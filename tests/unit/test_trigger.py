@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azaion_daemon.dataset.trigger import Decision, TriggerFacts, decide
-from azaion_daemon.settings import TriggerSettings
+from azaion_daemon.sections import TriggerSettings
 from azaion_daemon.store.due import DueRecord, Failure, TrainingRequest
 from azaion_daemon.store.records import Blame
 

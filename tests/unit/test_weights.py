@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from azaion_daemon.errors import TrainingError
-from azaion_daemon.settings import Settings, TrainingSettings
+from azaion_daemon.sections import TrainingSettings
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Model
 from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rstream import AMQPMessage
 
 from azaion_daemon.ingest.staging import Stager
-from azaion_daemon.settings import IngestSettings
+from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.labels import Detection, parse_label
 from azaion_daemon.store.quarantine import Quarantine
 from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, RawMessage, Role, Status

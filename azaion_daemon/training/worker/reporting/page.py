@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from azaion_daemon.settings import GateSettings
+from azaion_daemon.sections import GateSettings
 from azaion_daemon.training.evaluation import ClassMetrics, Curves
 from azaion_daemon.training.history import EpochRecord
 from azaion_daemon.training.jobs import JobSpec
