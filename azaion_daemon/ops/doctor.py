@@ -10,6 +10,7 @@ import secrets
 import socket
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -305,6 +306,11 @@ def render_doctor(document: dict[str, Any]) -> str:
     told = []
     for line, one in zip(lines, findings, strict=True):
         told += [line, f"{indent}-> {one['remedy']}"] if one["remedy"] else [line]
-    broken, unchecked = (sum(one["outcome"] == outcome for one in findings) for outcome in (Outcome.BROKEN, Outcome.UNCHECKED))
-    end = "A release would fail or wait." if broken else "Nothing that was checked keeps a release back."
+    outcomes = Counter(one["outcome"] for one in findings)
+    end = "Nothing that was checked keeps a release back."
+    if outcomes[Outcome.BROKEN]:
+        end = "A release would fail or wait."
+    elif outcomes[Outcome.WARNING]:
+        end = "Nothing that was checked is broken; see what is warned of."
+    unchecked = outcomes[Outcome.UNCHECKED]
     return "\n".join([*told, f"{end} {f'{unchecked} could not be checked.' if unchecked else ''}".strip()])

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
+from aiohttp import web
 from click.testing import CliRunner, Result
 
 from azaion_daemon.cli import doctor
@@ -25,7 +26,8 @@ from azaion_daemon.sandbox.platform_api import PlatformApi
 from azaion_daemon.sandbox.platform_state import User
 from azaion_daemon.settings import load_settings
 from azaion_daemon.store.layout import Layout
-from tests.integration.publishing import MODEL_KEY
+from tests.integration.publishing import MODEL_KEY, Front
+from tests.integration.test_publish_release import s3_error
 from tests.integration.test_published import Place
 
 HARDWARE = "CPU: TestCPU. GPU: TestGPU. Memory: 16384. DriveSerial: SN123"
@@ -70,6 +72,12 @@ class Practice(Place):
 
     def outcomes(self) -> dict[str, str]:
         return {name: one["outcome"] for name, one in self.findings().items()}
+
+    async def looked_at(self) -> dict[str, Finding]:
+        """The same without the command line."""
+        settings = load_settings(self.config)
+        async with PlatformClient(settings.api, self.layout.hardware) as platform, AsyncExitStack() as opened:
+            return await look(subjects(settings), Patient(settings, self.layout, platform, opened))
 
     def configure_api(self, **values: str | None) -> None:
         document = yaml.safe_load(self.config.read_text())
@@ -191,6 +199,27 @@ def test_an_uploader_without_rights_is_named(place: Practice) -> None:
     assert "access keys" in upload["remedy"]
 
 
+async def test_clocks_that_differ_are_called_that(place: Practice, front: tuple[str, Front]) -> None:
+    place.cdn_yaml["host"] = front[0]
+    place.credentials_from_a_file()
+    front[1].on_request = lambda _: s3_error(403, "RequestTimeTooSkewed")
+    upload = (await place.looked_at())["CDN upload"]
+    assert (upload.outcome, "clocks differ" in upload.detail, "timedatectl" in upload.remedy) == (Outcome.BROKEN, True, True)
+
+
+async def test_a_cache_before_the_store_is_found_and_the_object_is_removed_all_the_same(place: Practice, front: tuple[str, Front]) -> None:
+    async def stale(_: int, what: str, answer: web.Response) -> web.Response:
+        return web.Response(body=b"of yesterday") if what.startswith("GET") else answer
+
+    place.cdn_yaml["host"] = front[0]
+    place.credentials_from_a_file()
+    front[1].on_answer = stale
+    found = await place.looked_at()
+    assert (found["CDN download"].outcome, "cache" in found["CDN download"].remedy) == (Outcome.BROKEN, True)
+    assert front[1].seen[-1] == f"DELETE /models/{place.name}.doctor"
+    assert found["CDN removal"].outcome is Outcome.OK
+
+
 def test_before_init_it_says_so_and_makes_nothing(place: Practice, tmp_path: Path) -> None:
     place.layout = Layout(tmp_path / "not-yet")
     place.configure()
@@ -257,3 +286,5 @@ def test_what_to_do_stands_below_what_was_found() -> None:
         "not checked  store  it needs the root",
         "A release would fail or wait. 1 could not be checked.",
     ]
+    warned = broken | {"outcome": "warning"}
+    assert render_doctor({"ok": True, "findings": [warned]}).endswith("see what is warned of.")
