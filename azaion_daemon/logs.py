@@ -137,6 +137,7 @@ CATALOGUE: dict[str, tuple[str, str]] = {
     "platform.retry": ("warning", "A call to the platform failed and is tried again."),
     "cdn.credentials": ("info", "Credentials of the CDN were obtained."),
     "cdn.upload_aborted": ("info", "An upload that a killed process had left was removed from the store, if `aborted`."),
+    "cdn.uploads_left": ("info", "At the start, noted uploads could not be aborted, see `why`; the next release attempt does it."),
     "cdn.uploads_unlisted": ("info", "The uploader may not list uploads; of those that were left, only noted ones are removed."),
     "cdn.removed": ("info", "A versioned part beyond `publish.keep_versions` was removed from the store."),
     "cdn.not_removed": ("info", "An old versioned part stays in the store: the uploader may not remove it, or see `why`."),

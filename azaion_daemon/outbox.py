@@ -7,7 +7,7 @@ it is finished first, so that two are never mixed.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,6 +41,10 @@ class Publishes(Protocol):
 
     async def publish(self, model: Path, serial: int, facts: ReleaseFacts, *, sha256: str, before_swap: "BeforeSwap") -> Published:
         """Publish a model under a serial; calling it again finishes what was cut short. `before_swap` may call it off."""
+        ...
+
+    async def abort_uploads(self) -> None:
+        """Abort what a killed process was uploading; what cannot be aborted, the next `publish` does. It may be cancelled."""
         ...
 
 
@@ -144,11 +148,16 @@ class Outbox:
         """Publish until cancelled."""
         if (release := await self._next()) is not None and (left_s := pause_after_start_s(Tries.of(release), self._clock())):
             await self._wait(left_s)
+        tidied = False
         while True:
             self._due.clear()
             self._changed = False
             await self._settle_jobs()
             release = await self._next()
+            if release is not None and self._settings.model_key is not None:
+                tidied = True  # its attempt does it
+            elif not tidied:
+                tidied = await self._unless_due(self._publisher.abort_uploads())
             if release is None:
                 await self._due.wait()
             elif self._settings.model_key is None:
@@ -216,6 +225,20 @@ class Outbox:
                 if not attempt.cancelled():
                     attempt.exception()  # seen: how an attempt ends that was given up is of no interest
         return await attempt
+
+    async def _unless_due(self, doing: Coroutine[None, None, None]) -> bool:
+        """Do something that gives way to whatever comes up; whether it came to its end."""
+        task, due = asyncio.ensure_future(doing), asyncio.ensure_future(self._due.wait())
+        try:
+            await asyncio.wait({task, due}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            due.cancel()
+            task.cancel()
+            await asyncio.wait({task})
+        if task.cancelled():
+            return False
+        await task
+        return True
 
     async def _is_superseded(self, release: Release) -> bool:
         return (await self._call(self._ledger.releases))[-1].serial != release.serial

@@ -86,6 +86,28 @@ def status(config: Path, *, as_json: bool, watch: bool) -> None:
 
 
 @main.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Every finding as one JSON document.")
+@click.pass_context
+def doctor(ctx: click.Context, config: Path, *, as_json: bool) -> None:
+    """Find out what would make a release fail; exit 1 when something is broken. Beside a daemon, or before its first start.
+
+    Checked are: the configuration and its model key; the root; the signing key (none is made); ONNX Runtime; the platform's address
+    and certificate, the login, this machine's hardware string; the CDN's credentials, and whether the uploader may write, the
+    downloader read and the uploader remove an object of 32 bytes, NAME.doctor. An account that is bound to no machine yet is bound
+    to this one, as by a release.
+    """
+    from azaion_daemon.ops.doctor import examine, render_doctor
+    from azaion_daemon.settings import load_settings
+    from azaion_daemon.store.layout import Layout
+
+    settings = load_settings(config)
+    document = examine(settings, Layout.of(settings.directories))
+    click.echo(json.dumps(document, indent=1) if as_json else render_doctor(document))
+    ctx.exit(0 if document["ok"] else 1)
+
+
+@main.command()
 @click.option("--keep", type=click.Path(path_type=Path), default=None, help="Keep everything that the demo makes in this directory.")
 def demo(keep: Path | None) -> None:
     """Run the whole loop on this machine: annotate, ingest, train, publish, consume."""

@@ -8,7 +8,7 @@ same serial number finishes, or undoes.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from azaion_daemon.errors import OutsideError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
-from azaion_daemon.publish.cdn import CdnRefusedError, NoSuchObjectError
+from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError, NoSuchObjectError
 from azaion_daemon.publish.cipher import BLOCK_BYTES
 from azaion_daemon.publish.joining import Joined
 from azaion_daemon.publish.manifest import ReleaseFacts
@@ -27,7 +27,7 @@ from azaion_daemon.publish.parts import Parts
 from azaion_daemon.publish.probe import IDENTICAL, Probe
 from azaion_daemon.publish.record import Published, ReleaseRecord, ReleaseRecords, SmallVerified
 from azaion_daemon.publish.restoring import Restorer, superfluous
-from azaion_daemon.publish.uploads import UploadJournal, dead
+from azaion_daemon.publish.uploads import Upload, UploadJournal, dead
 from azaion_daemon.store.durable import remove_temporaries, storage
 
 log = get_logger(__name__)
@@ -109,8 +109,7 @@ class Attempt:
         if listed is None and bucket not in self._around.unlisted:
             self._around.unlisted.add(bucket)
             log.info("cdn.uploads_unlisted", bucket=bucket)
-        for upload in {*left, *dead(listed or [], self._name)}:
-            log.info("cdn.upload_aborted", key=upload.key, aborted=await cdn.abort(upload))
+        await abort_all(cdn, {*left, *dead(listed or [], self._name)})
         await self._finish(self._restorer.finish_others(self._order.serial))
 
     @staticmethod
@@ -226,6 +225,12 @@ class Attempt:
             published_at=self._around.now(),
             ran=ran,
         )
+
+
+async def abort_all(cdn: CdnClient, uploads: Iterable[Upload]) -> None:
+    """Give back the space of uploads that nobody works on any more; those that cannot be aborted now stay in the journal."""
+    for upload in uploads:
+        log.info("cdn.upload_aborted", key=upload.key, aborted=await cdn.abort(upload))
 
 
 async def resumable(records: ReleaseRecords, serial: int, key: bytes) -> ReleaseRecord | None:

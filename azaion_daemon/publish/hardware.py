@@ -60,6 +60,17 @@ def masked(hardware: str) -> str:
     return f"{shown}{hidden[: len(hidden) // 4][:_SHOWN]}*** of {len(hidden)} characters"
 
 
+def may_be_kept(kept: Path) -> bool:
+    """Whether a file has, or this user may make it have, the string: one of another user's would keep the daemon from reading it."""
+    directory = kept.parent
+    try:
+        if kept.exists():
+            return os.access(kept, os.R_OK)
+        return directory.stat().st_uid == os.geteuid() and os.access(directory, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
 def _kept_or_computed(kept: Path) -> str:
     try:
         text = kept.read_text(encoding="utf-8").strip()

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from azaion_daemon.errors import ReleaseError
+from azaion_daemon.errors import AzaionError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
-from azaion_daemon.publish.attempt import Attempt, Order, Surroundings, resumable
+from azaion_daemon.publish.attempt import Attempt, Order, Surroundings, abort_all, resumable
 from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError
 from azaion_daemon.publish.credentials import CdnCredentials, CredentialsSource
 from azaion_daemon.publish.keys import aes_key
@@ -107,6 +107,27 @@ class Publisher:
                 return record.published
             log.info("release.started", serial=serial, model=str(model), model_sha256=digests.model, resumed=record is not None)
             return await self._attempt(settings, key, around, Order(model, serial, digests, facts, before_swap))
+
+    async def abort_uploads(self) -> None:
+        """Abort what a killed process was uploading, as far as the journal names it; with an empty one nothing is contacted.
+
+        Nothing depends on it: what cannot be aborted now stays in the journal for the next attempt. It may be cancelled.
+
+        Raises:
+            StorageError: The disk failed.
+        """
+        async with self._turn:
+            settings, journal = self._settings, self._around.journal
+            try:
+                if not (left := await asyncio.to_thread(journal.load)):
+                    return
+                async with CdnClient(
+                    await self._credentials(), settings.bucket, region=settings.cdn_region, ca_file=settings.cdn_ca_file, journal=journal
+                ) as cdn:
+                    await abort_all(cdn, left)
+            except AzaionError as error:
+                raise_if_disk_failed(error)
+                log.info("cdn.uploads_left", why=str(error))
 
     async def _attempt(self, settings: PublishSettings, key: bytes, around: Surroundings, order: Order) -> Published:
         """Try with the credentials as they are, and once more with fresh ones if these are refused and others are to be had."""

@@ -146,6 +146,18 @@ class SigningKeys:
             self._keep_public(key.public)
         return key
 
+    def load(self) -> SigningKey | None:
+        """The signing key as it is; nothing is made. None where the first use would make one."""
+        if self._file is not None:
+            return _read(self._file, "publish.signing_key_file ")
+        if not self._made.exists():
+            if self._state.is_dir():
+                self._refuse_lost()
+            return None
+        key = _read(self._made, "")
+        self._is_kept(key.public)
+        return key
+
     def public(self) -> PublicKey:
         """The public key, also for those who may not read the private one; nothing is made."""
         if self._file is not None:
@@ -192,23 +204,24 @@ class SigningKeys:
 
     def _keep_public(self, key: PublicKey) -> None:
         """Beside the private key: it says that there was one, and is what others verify with."""
-        pem = key.pem.encode("ascii")
+        if not self._is_kept(key):
+            with storage("keeping the public key"):
+                replace_durably(self._made_public, key.pem.encode("ascii"))
+
+    def _is_kept(self, key: PublicKey) -> bool:
+        """Whether the public key is beside the private one, as we write it; another one there is an error."""
         try:
-            if self._made_public.read_bytes() == pem:
-                return
-            held = PublicKey.parse(self._made_public.read_bytes(), source=str(self._made_public))
+            content = self._made_public.read_bytes()
         except FileNotFoundError:
-            pass
+            return False
         except OSError as error:
             raise SigningKeyError(f"{self._made_public} cannot be read: {error.strerror}. Check its owner and mode.") from error
-        else:
-            if held != key:
-                raise SigningKeyError(
-                    f"{self._made} is not the private key of {self._made_public}: one of them was replaced. Restore the pair from a "
-                    f"backup, or, to sign with {self._made} from now on, move {self._made_public} away and give consumers the new one."
-                )
-        with storage("keeping the public key"):
-            replace_durably(self._made_public, pem)
+        if PublicKey.parse(content, source=str(self._made_public)) != key:
+            raise SigningKeyError(
+                f"{self._made} is not the private key of {self._made_public}: one of them was replaced. Restore the pair from a "
+                f"backup, or, to sign with {self._made} from now on, move {self._made_public} away and give consumers the new one."
+            )
+        return content == key.pem.encode("ascii")
 
 
 def _was_signed(record: Path) -> bool:

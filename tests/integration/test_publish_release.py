@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import io
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from typing import Never
 
 import pytest
 from aiohttp import web
@@ -14,9 +16,11 @@ from blockbuster import BlockBuster
 from pydantic import SecretStr
 
 from azaion_daemon.errors import AzaionError, DiskFullError, OperatorError, OutsideError, ReleaseError
+from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.cdn import PARTS_IN_FLIGHT, CdnClient, CdnRefusedError, ClockError
 from azaion_daemon.publish.credentials import CdnCredentials, parse_credentials
 from azaion_daemon.publish.keys import aes_key
+from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.names import PartNames
 from azaion_daemon.publish.packing import PADDING
 from azaion_daemon.publish.parts import Parts
@@ -28,7 +32,9 @@ from azaion_daemon.publish.uploads import Upload, UploadJournal
 from azaion_daemon.sandbox import formulas
 from azaion_daemon.sandbox.object_store import ObjectStore
 from azaion_daemon.sandbox.platform_api import PlatformApi
+from azaion_daemon.store.ledger import Ledger, LedgerThread
 from tests.integration.publishing import MODEL_KEY, NO_PROBE, Front, World
+from tests.unit.builders import make_root
 from tests.unit.test_publish_packing import model as onnx_model
 
 
@@ -141,14 +147,71 @@ async def test_an_upload_that_a_killed_process_left_is_aborted_by_the_next_relea
     front: tuple[str, Front],
     uploader_reads: bool,  # noqa: FBT001
 ) -> None:
+    key = await leave_an_upload(world, front)
+    await world.publish(world.model(2), 2)  # a newer one
+    assert f"DELETE /models/{key}" in front[1].seen
+    assert not world.layout.uploads.exists()
+
+
+async def leave_an_upload(world: World, front: tuple[str, Front]) -> str:
+    """As a process that is killed while it uploads: it cannot abort either. The key of it."""
     front[1].on_request = lambda _: web.Response(status=400) if front[1].seen[-1].startswith(("PUT", "DELETE")) else None
     with pytest.raises(OutsideError):
-        await world.publish(world.model(1), 1)  # it cannot abort either, as one that is killed
+        await world.publish(world.model(1), 1)
     assert world.layout.uploads.exists()
     front[1].on_request = lambda _: None
     front[1].seen.clear()
-    await world.publish(world.model(2), 2)  # a newer one
-    assert f"DELETE /models/{PartNames.versioned(world.name, 1).big}" in front[1].seen
+    return PartNames.versioned(world.name, 1).big
+
+
+async def start_outbox(world: World, tmp_path: Path, until: Callable[[], bool]) -> None:
+    """A daemon's outbox with a ledger in which no release waits, until something holds."""
+    ledger = LedgerThread(Ledger(make_root(tmp_path / "root").ledger))
+    async with world.client() as client:
+        outbox = Outbox(world.settings, ledger, world.publisher(client), facts=lambda _: ReleaseFacts())
+        running: asyncio.Task[Never] = asyncio.create_task(outbox.run())
+        async with asyncio.timeout(30):
+            while not until():
+                assert not running.done()
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    await asyncio.to_thread(ledger.close)
+
+
+@pytest.mark.parametrize("uploader_reads", [True], indirect=True)
+async def test_an_upload_that_a_killed_process_left_is_gone_from_the_store_after_the_next_start_though_no_release_waits(
+    world: World, front: tuple[str, Front], tmp_path: Path
+) -> None:
+    key = await leave_an_upload(world, front)
+    async with CdnClient(world.credentials, "models", region=world.store.region) as cdn:
+        assert [upload.key for upload, _ in await cdn.unfinished_uploads(key) or []] == [key]
+        await start_outbox(world, tmp_path, lambda: not world.layout.uploads.exists())
+        assert await cdn.unfinished_uploads(key) == []
+
+
+async def test_a_start_with_nothing_noted_contacts_nobody(world: World, front: tuple[str, Front]) -> None:
+    async with world.client() as client:
+        await world.publisher(client).abort_uploads()
+    assert (front[1].requests, world.fetched) == (0, 0)
+
+
+@pytest.mark.parametrize("away", ["the store", "whoever has the credentials"])
+async def test_a_start_while_the_outside_is_away_leaves_it_to_the_next_release(world: World, front: tuple[str, Front], away: str) -> None:
+    key = await leave_an_upload(world, front)
+
+    async def fail() -> CdnCredentials:
+        raise OutsideError("away")
+
+    front[1].on_request = lambda _: web.Response(status=400)
+    async with world.client() as client:
+        publisher = world.publisher(client)
+        if away != "the store":
+            publisher.reconfigure(world.settings, fail)
+        await publisher.abort_uploads()
+    assert [upload.key for upload in UploadJournal(world.layout.uploads).load()] == [key]
+    front[1].on_request = lambda _: None
+    await world.publish(world.model(2), 2)
     assert not world.layout.uploads.exists()
 
 

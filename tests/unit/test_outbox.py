@@ -40,6 +40,9 @@ class Scripted:
         self.begun, self.may_swap, self.swapping, self.may_end = (asyncio.Event() for _ in range(4))
         self.may_swap.set()
         self.may_end.set()
+        self.tidying: list[str] = []
+        self.may_tidy = asyncio.Event()
+        self.may_tidy.set()
 
     async def publish(self, model: Path, serial: int, facts: ReleaseFacts, *, sha256: str, before_swap: BeforeSwap) -> Published:
         self.calls.append(serial)
@@ -52,6 +55,11 @@ class Scripted:
         await self.may_end.wait()
         self.done.append(serial)
         return published(serial, sha256)
+
+    async def abort_uploads(self) -> None:
+        self.tidying.append("begun")
+        await self.may_tidy.wait()
+        self.tidying.append("done")
 
 
 class Site:
@@ -132,6 +140,40 @@ async def test_what_is_ordered_is_published_and_its_job_released(site: Site) -> 
         await site.until(lambda: site.publisher.done)
         await site.until_job("a", JobState.RELEASED)
     assert await site.releases() == [(1, "published")]
+
+
+async def test_what_a_killed_run_was_uploading_is_aborted_once_at_the_start_when_no_release_waits(site: Site) -> None:
+    async with site.running():
+        await site.until(lambda: site.publisher.tidying == ["begun", "done"])
+        await site.trained("a")
+        await site.until(lambda: site.publisher.done)
+        await site.until_job("a", JobState.RELEASED)
+    assert site.publisher.tidying == ["begun", "done"]
+
+
+async def test_a_release_that_waits_at_the_start_aborts_them_itself(site: Site) -> None:
+    await site.trained("a")
+    async with site.running():
+        await site.until(lambda: site.publisher.done)
+        await site.until_job("a", JobState.RELEASED)
+    assert site.publisher.tidying == []
+
+
+async def test_a_release_without_a_model_key_does_not_keep_them(site: Site) -> None:
+    site.outbox = site.new_outbox(PublishSettings())
+    await site.trained("a")
+    async with site.running():
+        await site.until(lambda: site.publisher.tidying == ["begun", "done"])
+        await site.until_why("AZAION_MODEL_KEY")
+
+
+async def test_an_order_does_not_wait_for_aborting_what_is_left(site: Site) -> None:
+    site.publisher.may_tidy.clear()
+    async with site.running():
+        await site.until(lambda: site.publisher.tidying == ["begun"])
+        await site.trained("a")
+        await site.until(lambda: site.publisher.done)
+    assert site.publisher.tidying == ["begun"]
 
 
 async def test_a_failure_says_why_how_often_and_when_again(site: Site) -> None:

@@ -1,12 +1,13 @@
 """The hardware string, from made-up machines."""
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from azaion_daemon.errors import StorageError
-from azaion_daemon.publish.hardware import compute, hardware_string
+from azaion_daemon.publish.hardware import compute, hardware_string, may_be_kept
 
 MOUNT = "22 1 {number} / / rw,relatime shared:1 - {kind} {source} rw\n"
 
@@ -162,3 +163,19 @@ def test_real_commands_that_fail_or_are_missing_count_as_silent(machine: Machine
     (commands / "lscpu").chmod(0o755)
     monkeypatch.setenv("PATH", str(commands))
     assert compute(machine.system).startswith("CPU: none. GPU: none. ")
+
+
+def test_a_string_may_be_kept_where_the_directory_is_ours_and_is_never_made_elsewhere(tmp_path: Path) -> None:
+    kept = tmp_path / "hardware.txt"
+    assert may_be_kept(kept)
+    assert not may_be_kept(tmp_path / "no-root" / "hardware.txt")
+    assert not kept.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_leaves_the_string_of_another_users_root_to_that_user(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12345)
+    kept = tmp_path / "hardware.txt"
+    assert not may_be_kept(kept)
+    kept.write_text("h")
+    assert may_be_kept(kept)

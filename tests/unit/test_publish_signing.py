@@ -45,6 +45,23 @@ def test_the_first_use_makes_a_key_that_only_its_owner_may_read_and_later_ones_t
     assert list(layout.state.glob(".*")) == []
 
 
+def test_looking_at_the_key_makes_none_and_finds_what_using_it_would(tmp_path: Path, layout: Layout) -> None:
+    keys = SigningKeys(layout, None)
+    assert keys.load() is None
+    assert SigningKeys(Layout(tmp_path / "no-root"), None).load() is None
+    assert not layout.signing_key.exists()
+    made = keys.load_or_make().public
+    layout.signing_public_key.unlink()
+    found = keys.load()
+    assert found is not None
+    assert found.public == made
+    assert not layout.signing_public_key.exists()
+    keys.load_or_make()
+    layout.signing_key.unlink()
+    with pytest.raises(SigningKeyError, match="is gone"):
+        keys.load()
+
+
 def test_signatures_and_keys_are_those_of_the_standard(tmp_path: Path, layout: Layout) -> None:
     file = key_file(tmp_path / "key.pem", pem(Ed25519PrivateKey.from_private_bytes(RFC_SEED)))
     key = SigningKeys(layout, file).load_or_make()

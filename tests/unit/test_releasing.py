@@ -199,6 +199,9 @@ class SaysUsed:
         self.done.set()
         return Published(serial, "m", "p", "c", 1, 1, "listed", AT)
 
+    async def abort_uploads(self) -> None:
+        """There are none."""
+
 
 async def test_a_serial_that_was_published_elsewhere_is_raised_and_published_at_once(layout: Layout, ledger: LedgerThread) -> None:
     keep(layout, ledger, "old")
