@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from azaion_daemon.errors import AzaionError, OutsideError
 from azaion_daemon.outbox import Outbox
@@ -193,7 +194,8 @@ async def test_a_key_that_was_replaced_in_between_signs_the_same_once_more(world
     first = await stored(world, versioned_manifest(world.name, 1))
     assert first is not None
     before = verify(first, [SigningKeys(world.layout, None).public()])
-    world.layout.signing_key.unlink()
+    another = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    world.layout.signing_key.write_bytes(another)  # as the operator's guide says
     world.layout.signing_public_key.unlink()
     await world.publish(world.model(1), 1)
     assert await published(world) == before

@@ -29,7 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock
-from azaion_daemon.training.evaluation import Metrics
+from azaion_daemon.training.evaluation import Evaluation, Metrics
 from azaion_daemon.training.jobs import JobDirectory, JobResult, ModelFile, Progress
 from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.processes import EXIT_TAKEN, TOKEN_VARIABLE, own_identity
@@ -61,8 +61,15 @@ for kind, path in (("pt", job.pt), ("onnx", job.onnx)):
     files[kind] = ModelFile(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
 reached = float((root / "map").read_text())
 metrics = Metrics(images=100, instances=100, map50=reached, map50_95=reached, classes=())
+asked = job.read_comparison()
+evaluation = None
+if asked is not None and asked.rival is not None:
+    evaluation = Evaluation(rival=asked.rival.sha256, images=100, digest=asked.digest, candidate=metrics, current=metrics)
 job.write_result(
-    JobResult(outcome=Outcome.DONE, metrics=metrics, attempts=attempt, dataset_id=spec.dataset_id, finished=datetime.now(UTC), **files)
+    JobResult(
+        outcome=Outcome.DONE, metrics=metrics, evaluation=evaluation, attempts=attempt, dataset_id=spec.dataset_id,
+        finished=datetime.now(UTC), **files,
+    )
 )
 """
 LAUNCHER = """

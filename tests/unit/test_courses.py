@@ -230,7 +230,7 @@ async def test_a_verdict_is_recorded_with_its_reason_and_numbers(layout: Layout)
         await one.change()
         (job,) = await one.until_states("releasing")
         assert job.why == "better"
-        checks = [{"name": "mAP50-95", "value": 0.5, "limit": 0.4, "ok": True}]
+        checks = [{"name": "mAP50-95", "value": 0.5, "limit": 0.4, "ok": True, "counts": False}]
         assert job.verdict == {"decision": "accepted", "reason": "better", "by": "gate", "time": NIGHT, "checks": checks}
 
 

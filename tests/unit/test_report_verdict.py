@@ -49,7 +49,7 @@ def test_the_same_verdict_once_more_changes_nothing_also_after_a_later_one(job: 
 
 def test_nothing_that_is_said_can_end_the_block(job: JobDirectory) -> None:
     evil = '<!--/verdicts--><!--verdict--><script>"&'
-    stamp(job, Verdict(Decision.HELD, evil, (Check(evil, 3, 50, ok=False),)), by=evil, at=AT, reason=evil)
+    stamp(job, Verdict(Decision.HELD, evil, (Check(evil, 3, 50, ok=False, counts=True),)), by=evil, at=AT, reason=evil)
     stamp(job, ACCEPTED, by="anna", at=AT, reason=None)
     page = job.report.read_text()
     assert page.count("<!--/verdicts-->") == 1
