@@ -13,6 +13,7 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job, Model
 from azaion_daemon.training.jobs import JobDirectory, JobResult
+from azaion_daemon.training.keeping import kept_directory
 
 log = get_logger(__name__)
 
@@ -52,7 +53,7 @@ class Installer:
         directory = JobDirectory(self._layout.jobs / job.id)
         result = await asyncio.to_thread(complete_result, directory)
         assert result.onnx is not None and result.metrics is not None  # noqa: PT018 - that is what complete means
-        kept = await asyncio.to_thread(_directory_for, job, self._layout)
+        kept = await asyncio.to_thread(kept_directory, job, self._layout)
         await self._space.repeat(lambda: asyncio.to_thread(_keep_model, directory, kept, self._layout))
         metrics = result.metrics.model_dump(mode="json")
         sha256 = result.onnx.sha256
@@ -85,13 +86,6 @@ def complete_result(directory: JobDirectory) -> JobResult:
     if missing := [file.name for file in (directory.pt, directory.onnx) if not file.is_file()]:
         raise TrainingError(f"the model of the job {directory.path.name} is gone from {directory.path} ({', '.join(missing)}); train again")
     return result
-
-
-def _directory_for(job: Job, layout: Layout) -> Path:
-    """Where a job's model is kept. A dataset that somebody has removed may have given its name to another, so that name may be taken."""
-    directory = layout.models / str(job.dataset)
-    kept = JobDirectory(directory).read_result()
-    return directory if kept is None or kept.settings.get("id") in {None, job.id} else layout.models / f"{job.dataset}-{job.id}"
 
 
 def _keep_model(directory: JobDirectory, kept: Path, layout: Layout) -> None:

@@ -8,6 +8,7 @@ from azaion_daemon.logs import get_logger
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.keeping import kept_directory
 from azaion_daemon.training.report_verdict import stamp_recorded
 
 log = get_logger(__name__)
@@ -31,11 +32,11 @@ def _stamp(layout: Layout, job: Job) -> None:
     if job.verdict is None:
         return
     page = JobDirectory(layout.jobs / job.id).report
-    copy = layout.models / str(job.dataset) / page.name
     try:
+        copy = kept_directory(job, layout) / page.name
         there = stamp_recorded(page, job.verdict)
         stamp_recorded(copy, job.verdict)
-    except StorageError as error:
+    except (StorageError, OSError) as error:
         log.warning("report.not_stamped", job=job.id, why=str(error))
         return
     if not there and page.parent.is_dir():

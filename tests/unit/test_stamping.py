@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from azaion_daemon.conducting.stamping import stamp_report, stamp_reports
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Check
-from azaion_daemon.training.jobs import JobDirectory
+from azaion_daemon.training.jobs import JobDirectory, JobResult
+from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.report_verdict import pending
 from tests.unit.test_triggering import layout, settings_of, site
 
@@ -58,6 +60,17 @@ async def test_it_is_the_same_when_each_came_at_its_time(layout: Layout, pages: 
         page.write_text(pending(trial=False))
     await stamp_report(layout, job(OPERATOR))
     assert [page.read_bytes() for page in pages] == step_by_step
+
+
+async def test_the_report_of_another_model_under_the_same_name_is_left_alone(layout: Layout, pages: tuple[Path, Path]) -> None:
+    page, others = pages
+    result = JobResult(outcome=Outcome.DONE, settings={"id": "job-0"}, finished=datetime.now(UTC))
+    JobDirectory(others.parent).write_result(result)
+    own = layout.models / "azaion-2026-03-01-job-1" / "report.html"
+    own.parent.mkdir()
+    own.write_text(pending(trial=False))
+    await stamp_report(layout, job(GATE))
+    assert [path.read_text().count("Truck drops.") for path in (page, own, others)] == [1, 1, 0]
 
 
 async def test_a_missing_report_is_said_and_a_removed_job_is_not(layout: Layout) -> None:
