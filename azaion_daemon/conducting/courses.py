@@ -31,7 +31,7 @@ from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Blame, Job, Model
+from azaion_daemon.store.records import Blame, Job
 from azaion_daemon.training.gate import Decision
 from azaion_daemon.training.gpus import Chosen, Wait
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Progress
@@ -198,7 +198,7 @@ class Course:
         settings = settings_for(job, shop.settings)
         log.info("dataset.forming", job=job.id)
         digest = await shop.digest_of(settings)
-        source = choose_source(settings.training, shop.layout, await self._current_model())
+        source = choose_source(settings.training, shop.layout, await shop.ledger(shop.ledger.ledger.current_model))
         weights = source.file or shop.layout.models / settings.training.model
         into = self._directory.sample if job.trial else None
         snapshot = await shop.former.form(settings, lambda mark: self._took(mark, digest), weights=weights, sample=into)
@@ -216,13 +216,9 @@ class Course:
         await self._create(spec)
         await self._set(JobState.QUEUED, dataset=None if job.trial else snapshot.name)
 
-    async def _current_model(self) -> Model | None:
-        ledger = self._shop.ledger
-        return next((model for model in await ledger(ledger.ledger.models) if model.current), None)
-
     async def _start_from(self, settings: Settings) -> Start:
         """Copy the weights that the job starts from into its directory."""
-        current = await self._current_model()
+        current = await self._shop.ledger(self._shop.ledger.ledger.current_model)
         start = await self._store(
             lambda: asyncio.to_thread(take_for, settings.training, self._shop.layout, current, self._directory),
         )

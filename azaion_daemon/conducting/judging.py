@@ -7,7 +7,6 @@ neither. Of a model that was taken over only the age is known: whatever is older
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from azaion_daemon.errors import TrainingError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.retention.facts import look_at_disk
 from azaion_daemon.settings import Settings
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import is_locked, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
@@ -74,7 +74,7 @@ class Judge:
         """
         if spec.trial:
             return
-        current = await self._current()
+        current = await self._call(self._ledger.current_model)
         sha256 = None if current is None else current.sha256
         if await asyncio.to_thread(_is_prepared, directory, sha256):
             return
@@ -97,14 +97,11 @@ class Judge:
         """
         if result.metrics is None:
             raise TrainingError(f"the result in {directory.path} has no figures to judge by; train again")
-        current = await self._current()
+        current = await self._call(self._ledger.current_model)
         compared_with = None if result.evaluation is None else result.evaluation.rival
         if compared_with != (None if current is None else current.sha256):
             return None
         return judge(result.metrics, result.evaluation, self._settings.gate)
-
-    async def _current(self) -> Model | None:
-        return next((model for model in await self._call(self._ledger.models) if model.current), None)
 
     async def _compare(self, spec: JobSpec, current: Model | None) -> Comparison:
         most, dataset = self._settings.gate.max_images, spec.data_yaml.parent
@@ -256,5 +253,4 @@ def _taken_over(layout: Layout, models: list[Model]) -> Iterator[tuple[dict[str,
         pt = Path(model.path).parent / layout.pt.name
         with suppress(OSError):
             if model.dataset_id is None:
-                with pt.open("rb") as content:
-                    yield {"pt": {"sha256": hashlib.file_digest(content, "sha256").hexdigest()}}, model.created
+                yield {"pt": {"sha256": file_digest(pt)}}, model.created

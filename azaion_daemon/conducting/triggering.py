@@ -60,7 +60,7 @@ class Trigger:
         self._classes = classes
         self._call = ledger
         self._tables = ledger.ledger.due
-        self._models = ledger.ledger.models
+        self._current_model = ledger.ledger.current_model
         self._ingest = ingest
         self._pause_s = pause_s
         self._clock = clock
@@ -116,8 +116,8 @@ class Trigger:
         if settings.training.start_from == "current":
             # Another current model is another start, as another file of the base model is. A job that fails changes neither, so no job is
             # repeated for having failed.
-            models = await self._call(self._models)
-            current = next((model.sha256 for model in models if model.current), None)
+            model = await self._call(self._current_model)
+            current = None if model is None else model.sha256
         return await asyncio.to_thread(_digest_of, settings, self._classes, self._layout, current)
 
     async def _look(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from azaion_daemon.index.findings import Difference, Finding, stray
 from azaion_daemon.index.rows import read_whole
 from azaion_daemon.index.scan import PRECEDENCE, Kind, TreeFile, directory_of
-from azaion_daemon.ingest.digests import file_digest
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation, Outline

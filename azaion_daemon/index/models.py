@@ -1,6 +1,5 @@
 """The model that a server had before the daemon came."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import fsync_directory, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Model
@@ -26,8 +26,7 @@ def existing_model(layout: Layout, known: Mapping[str, Model] = MappingProxyType
     if not layout.onnx.is_file():
         return None
     with storage("reading the current model"):
-        with layout.onnx.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = file_digest(layout.onnx)
         created = layout.onnx.stat().st_mtime
     if digest in known:
         return replace(known[digest], current=True)

@@ -4,19 +4,12 @@ The rules compare digests, so they must never meet an unknown one beside the ima
 is planned.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import storage
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import UNKNOWN_DIGEST, Annotation
-
-
-def file_digest(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:  # noqa: PTH123 - a hot path
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(row: Annotation, layout: Layout) -> str | None:

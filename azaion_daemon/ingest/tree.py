@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterable
 
-from azaion_daemon.ingest.digests import file_digest
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 

@@ -11,8 +11,7 @@ from typing import Any
 
 from azaion_daemon.errors import OperatorError, TrainingError
 from azaion_daemon.ops.reading import reading, unreadable
-from azaion_daemon.ops.requests import ask
-from azaion_daemon.ops.trainings import checked_reason
+from azaion_daemon.ops.requests import ask, checked_reason
 from azaion_daemon.retention.facts import look_at_disk
 from azaion_daemon.retention.rules import predecessor
 from azaion_daemon.store.layout import Layout

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from azaion_daemon.errors import DiskFullError, OperatorError, ReleaseError, StorageError
 from azaion_daemon.logs import logging_to
-from azaion_daemon.ops.requests import ask
+from azaion_daemon.ops.requests import ask, checked_reason
 from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.checking import Outcome, PublishedChecker, verified_manifest
 from azaion_daemon.publish.cipher import CipherError
@@ -37,7 +37,6 @@ Progress = Callable[[int, int], object]
 """Is told how many bytes are done, and of how many."""
 
 _WAIT_S = 600.0
-_LONGEST_REASON = 500
 _SECRET_MODE = 0o600
 
 
@@ -209,9 +208,7 @@ def roll_back(layout: Layout, serial: int | None, reason: str) -> str:
     Raises:
         OperatorError: There is none, its model is not kept, the request cannot be left or is not answered, or the reason is too long.
     """
-    reason = " ".join(reason.split())
-    if not 1 <= len(reason) <= _LONGEST_REASON:
-        raise OperatorError(f"a reason has between 1 and {_LONGEST_REASON} characters; this one has {len(reason)}")
+    reason = checked_reason(reason)
     identify_root(layout)
     releases = _releases(layout)
     chosen = release_before(releases) if serial is None else published_release(releases, serial)

@@ -20,6 +20,7 @@ from azaion_daemon.store.layout import Layout
 
 _POLL_S = 0.05
 _ANSWER_KEPT_S = 600.0
+_LONGEST_REASON = 500
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,15 @@ def wishes_of(request: Request) -> tuple[bool, int | None]:
 def _answer(path: Path, document: dict[str, Any]) -> None:
     write_json(path.with_suffix(".answer"), document)
     path.unlink()
+
+
+def checked_reason(reason: str) -> str:
+    """A reason in one line.
+
+    Raises:
+        OperatorError: It is empty or too long.
+    """
+    reason = " ".join(reason.split())
+    if not 1 <= len(reason) <= _LONGEST_REASON:
+        raise OperatorError(f"a reason has between 1 and {_LONGEST_REASON} characters; this one has {len(reason)}")
+    return reason

@@ -10,7 +10,7 @@ from typing import Any
 
 from azaion_daemon.errors import OperatorError, TrainingError
 from azaion_daemon.ops.reading import reading, unreadable
-from azaion_daemon.ops.requests import Request, ask, peek
+from azaion_daemon.ops.requests import Request, ask, checked_reason, peek
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.durable import lock_holder
 from azaion_daemon.store.layout import Layout
@@ -22,7 +22,6 @@ from azaion_daemon.training.states import JobState
 
 _WAIT_S = 60.0
 _CANCEL_WAIT_S = 120.0  # a worker that hangs in its driver takes a while to die
-_LONGEST_REASON = 500
 _SHOWN = 20
 _SAID = {"train_now": "train", "train_cancel": "cancel"}
 _DAEMON, _START = "the daemon", "the daemon's next start"
@@ -157,15 +156,3 @@ def _attempts(layout: Layout, job: Job) -> int | None:
 
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def checked_reason(reason: str) -> str:
-    """A reason in one line.
-
-    Raises:
-        OperatorError: It is empty or too long.
-    """
-    reason = " ".join(reason.split())
-    if not 1 <= len(reason) <= _LONGEST_REASON:
-        raise OperatorError(f"a reason has between 1 and {_LONGEST_REASON} characters; this one has {len(reason)}")
-    return reason

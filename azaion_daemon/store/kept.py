@@ -1,12 +1,12 @@
 """Models that are kept, each in a directory of its own, and the current one, which is a copy of one of them."""
 
-import hashlib
 import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
 from azaion_daemon.errors import OperatorError
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import replacing, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Model
@@ -24,8 +24,7 @@ def check_kept(model: Model, *, way_out: str) -> None:
     """
     onnx = Path(model.path)
     try:
-        with onnx.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = file_digest(onnx)
     except (FileNotFoundError, NotADirectoryError):
         raise OperatorError(f"{onnx}, the model {model.sha256[:12]}, is not kept any more (retention.models_keep). {way_out}") from None
     except OSError as error:

@@ -352,6 +352,11 @@ class Ledger:
                 [AuditEntry(f"model {model.sha256}", "current", actor, why or (f"job {model.job}" if model.job else "it was there"))],
             )
 
+    def current_model(self) -> Model | None:
+        """The one that consumers are to get, and that others are compared with."""
+        row = self._db.execute(f"SELECT {', '.join(_MODEL_COLUMNS)} FROM models WHERE current").fetchone()  # noqa: S608 - constants
+        return None if row is None else _model(row)
+
     def models(self) -> list[Model]:
         """All models, oldest first."""
         rows = self._db.execute(f"SELECT {', '.join(_MODEL_COLUMNS)} FROM models ORDER BY created")  # noqa: S608 - constants

@@ -7,6 +7,7 @@ from azaion_daemon.training.history import Attempt
 from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, JobSpec, Progress
 from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.processes import boot_id, open_alive
+from azaion_daemon.training.stalls import where
 
 
 def is_alive(identity: Identity) -> bool:
@@ -35,9 +36,10 @@ def unseen_attempt(job: JobDirectory, spec: JobSpec) -> Attempt | None:
         return None
     went_down = identity.boot_id != boot_id()
     reason = "The machine went down" if went_down else "The worker was killed while no daemon watched"
-    where = _where(job.read_progress(), identity.attempt)
+    progress = job.read_progress()
+    reached = where(progress if progress is not None and progress.attempt == identity.attempt else None)
     return _attempt(
-        job, spec, identity.attempt, Outcome.INFRASTRUCTURE, f"{reason}, {where}.", datetime.now(UTC), counts=not went_down
+        job, spec, identity.attempt, Outcome.INFRASTRUCTURE, f"{reason}, {reached}.", datetime.now(UTC), counts=not went_down
     )  # fmt: skip
 
 
@@ -66,9 +68,3 @@ def _kept_epochs(job: JobDirectory, progress: Progress | None) -> int:
         pairs = []
     trained = progress.epoch if progress is not None and job.marker(Phase.TRAIN) is not None else 0
     return max([trained, *pairs])
-
-
-def _where(progress: Progress | None, number: int) -> str:
-    if progress is None or progress.attempt != number:
-        return "before it said anything"
-    return f"in phase {progress.phase}, epoch {progress.epoch}"

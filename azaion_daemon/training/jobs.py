@@ -192,7 +192,7 @@ class JobDirectory:
         self.onnx = path / "model.onnx"
         self.report = path / "report.html"
         self.reporting = path / "reporting"
-        self._epochs = path / "epochs.jsonl"
+        self.epochs = path / "epochs.jsonl"
 
     def worked_with(self) -> list[Path]:
         """What is worthless once the job has ended, and large."""
@@ -252,18 +252,18 @@ class JobDirectory:
 
     def read_epochs(self) -> list[EpochRecord]:
         """The epochs that were finished, the first one first."""
-        return read_lines(self._epochs, EpochRecord)
+        return read_lines(self.epochs, EpochRecord)
 
     def append_epoch(self, record: EpochRecord) -> None:
         """Say that an epoch is finished; by the holder of the lock."""
-        append_line(self._epochs, record)
+        append_line(self.epochs, record)
 
     def forget_epochs_after(self, epoch: int) -> None:
         """Before going on from a checkpoint: what was finished after it is going to be finished again."""
         known = self.read_epochs()
         kept = {record.epoch: record for record in known if record.epoch <= epoch}
         if len(kept) < len(known):
-            replace_lines(self._epochs, [kept[number] for number in sorted(kept)])
+            replace_lines(self.epochs, [kept[number] for number in sorted(kept)])
 
     def read_attempts(self) -> list[Attempt]:
         """The starts of workers that have ended, the first one first."""

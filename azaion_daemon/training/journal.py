@@ -39,17 +39,23 @@ def append_line(file: Path, document: Document) -> None:
 
 def read_lines(file: Path, kind: type[_D]) -> list[_D]:
     """The documents, the oldest first. A history is no reason to fail: lines that are torn or of another release are left out."""
+    return read_whole(file, kind)[0]
+
+
+def read_whole(file: Path, kind: type[_D]) -> tuple[list[_D], int]:
+    """The documents, the oldest first, and how many lines were left out since they are torn or of another release."""
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        return []
-    found = []
-    for line in content[: content.rfind(b"\n") + 1].splitlines():
+        return [], 0
+    *lines, unfinished = content.split(b"\n")
+    found, left_out = [], int(unfinished != b"")
+    for line in lines:
         try:
             found.append(kind.parse(line))
         except ValidationError:
-            continue
-    return found
+            left_out += 1
+    return found, left_out
 
 
 def replace_lines(file: Path, documents: list[_D]) -> None:

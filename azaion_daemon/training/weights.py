@@ -5,7 +5,6 @@ and what a job of ours made, which is told by the digest in that job's result. A
 nor another file in the base model's place changes a training under way or its next attempt.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from pydantic import ValidationError
 
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.sections import TrainingSettings
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import copy_durably, fsync_directory, storage
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Model
@@ -94,8 +94,7 @@ def take(source: Source, directory: JobDirectory) -> Start | None:
         directory.start.mkdir(parents=True, exist_ok=True)
         copy_durably(source.file, copy)
         fsync_directory(directory.path)
-        with copy.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+        sha256 = file_digest(copy)
         if source.sha256 is not None and sha256 != source.sha256:
             copy.unlink()
             return None

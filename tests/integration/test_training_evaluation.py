@@ -16,12 +16,11 @@ from PIL import Image, ImageDraw
 from azaion_daemon.sections import GateSettings
 from azaion_daemon.training.evaluation import Comparison, Rival
 from azaion_daemon.training.gate import Decision, judge
-from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, Progress
+from azaion_daemon.training.jobs import JobDirectory, JobResult, Progress
 from azaion_daemon.training.outcomes import Outcome, Phase
 from azaion_daemon.training.pool import WorkerPool
+from tests.integration.trainings import CLASSES, SIDE, small_job
 
-CLASSES = ("car", "truck", "boat")
-SIDE = 64
 PARTS = {"train": 8, "valid": 4, "test": 5}
 TEST = tuple(f"test-{number}.jpg" for number in range(PARTS["test"]))
 
@@ -54,25 +53,8 @@ class World:
         self.pool = WorkerPool(progress_s=0.05)
 
     def job(self, name: str, **changes: Any) -> JobDirectory:
-        values: dict[str, Any] = {
-            "id": name,
-            "dataset_id": "d1",
-            "dataset_name": self.dataset.name,
-            "data_yaml": self.dataset / "data.yaml",
-            "class_names": CLASSES,
-            "model": "yolo26n.yaml",
-            "epochs": 1,
-            "batch_size": 4,
-            "imgsz": SIDE,
-            "save_period": 1,
-            "workers": 0,
-            "overrides": {"close_mosaic": 0},
-            "export_imgsz": SIDE,
-            "export_batch": 2,
-            "gpu_locks": self.root / "gpus",
-        }
         job = JobDirectory(self.root / "jobs" / name)
-        job.create(JobSpec(**(values | changes)))
+        job.create(small_job(self.dataset, self.root / "gpus", **{"id": name, **changes}))
         return job
 
     def exported(self, name: str, model: JobDirectory, **changes: Any) -> JobDirectory:

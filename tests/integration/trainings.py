@@ -43,28 +43,33 @@ def dataset(tmp_path: Path) -> Path:
     return root
 
 
+def small_job(dataset: Path, gpu_locks: Path, **changes: Any) -> JobSpec:
+    """A training of one epoch, which takes seconds."""
+    values: dict[str, Any] = {
+        "id": "job-1",
+        "dataset_id": "d1",
+        "dataset_name": dataset.name,
+        "data_yaml": dataset / "data.yaml",
+        "class_names": CLASSES,
+        "model": "yolo26n.yaml",
+        "epochs": 1,
+        "batch_size": 4,
+        "imgsz": SIDE,
+        "save_period": 1,
+        "workers": 0,
+        "overrides": {"close_mosaic": 0},
+        "export_imgsz": SIDE,
+        "export_batch": 2,
+        "gpu_locks": gpu_locks,
+    }
+    return JobSpec(**(values | changes))
+
+
 @pytest.fixture
 def make_job(tmp_path: Path, dataset: Path) -> Callable[..., JobDirectory]:
     def make(**changes: Any) -> JobDirectory:
-        values: dict[str, Any] = {
-            "id": "job-1",
-            "dataset_id": "d1",
-            "dataset_name": dataset.name,
-            "data_yaml": dataset / "data.yaml",
-            "class_names": CLASSES,
-            "model": "yolo26n.yaml",
-            "epochs": 1,
-            "batch_size": 4,
-            "imgsz": SIDE,
-            "save_period": 1,
-            "workers": 0,
-            "overrides": {"close_mosaic": 0},
-            "export_imgsz": SIDE,
-            "export_batch": 2,
-            "gpu_locks": tmp_path / "gpus",
-        }
         job = JobDirectory(tmp_path / "jobs" / "job-1")
-        job.create(JobSpec(**(values | changes)))
+        job.create(small_job(dataset, tmp_path / "gpus", **changes))
         return job
 
     return make

@@ -5,7 +5,6 @@ status says nothing but that another worker has the job (75), or that the disk i
 result.json.
 """
 
-import hashlib
 import os
 import sys
 import time
@@ -17,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from azaion_daemon.errors import RootError
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import exclusive_lock, remove_temporaries
 from azaion_daemon.training.evaluation import Evaluated
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile
@@ -134,9 +134,7 @@ def _result(job: JobDirectory, spec: JobSpec | None, attempt: int) -> JobResult:
 
 
 def _model_file(job: JobDirectory, file: Path) -> ModelFile:
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return ModelFile(path=str(file.relative_to(job.path)), sha256=digest, size_bytes=file.stat().st_size)
+    return ModelFile(path=str(file.relative_to(job.path)), sha256=file_digest(file), size_bytes=file.stat().st_size)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Each of at most three validations is kept with its model's digest and its images
 job, do not repeat it. What is wrong with the current model is a remark for the gate, and fails no job.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,6 +15,7 @@ import ultralytics
 from pydantic import JsonValue
 
 from azaion_daemon.errors import StorageError
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.training.evaluation import CachedEvaluation, Comparison, Evaluated, Evaluation, Metrics, Rival
 from azaion_daemon.training.evaluations import EvaluationCache
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
@@ -48,7 +48,7 @@ def run(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, J
     """Validate `model.onnx`, and compare it with the current model where there is one; returns `Evaluated` as a document."""
     comparison = job.read_comparison()
     evaluator = _Evaluator(job, spec, report, comparison)
-    candidate = _Candidate(job.onnx, _sha256(job.onnx), spec.export_imgsz)
+    candidate = _Candidate(job.onnx, file_digest(job.onnx), spec.export_imgsz)
     own = _Images(comparison.own, comparison.own_digest) if comparison is not None else _Images(_every_image(spec), "")
     metrics = evaluator.metrics(candidate, own, "the model", curves=True)
     report.update(map50=metrics.map50, map50_95=metrics.map50_95)
@@ -176,8 +176,3 @@ def _device(spec: JobSpec) -> str:
 def _every_image(spec: JobSpec) -> tuple[str, ...]:
     with os.scandir(spec.data_yaml.parent / "test" / "images") as entries:
         return tuple(sorted(entry.name for entry in entries))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

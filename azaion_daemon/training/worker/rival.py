@@ -4,13 +4,13 @@ An ONNX file is data and may be run, wherever it came from; a .pt is a pickle, a
 """
 
 import ast
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime
 
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.training.evaluation import Rival
 
 
@@ -38,8 +38,7 @@ def open_rival(rival: Rival, names: Sequence[str], *, reduced_to: int | None = N
         RivalError: It cannot.
     """
     try:
-        with rival.onnx.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = file_digest(rival.onnx)
     except OSError as error:
         raise RivalError(f"{rival.onnx} cannot be read: {error.strerror}") from error
     if digest != rival.sha256:

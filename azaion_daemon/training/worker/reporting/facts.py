@@ -16,6 +16,7 @@ from azaion_daemon.training.document import Document
 from azaion_daemon.training.evaluation import F1, Comparison, Curves, Evaluated, Evaluation, Metrics
 from azaion_daemon.training.history import Attempt, EpochRecord
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
+from azaion_daemon.training.journal import read_whole
 from azaion_daemon.training.outcomes import Phase
 
 SIDES = ("train", "valid", "test")
@@ -100,8 +101,8 @@ def gather(job: JobDirectory, spec: JobSpec, evaluated: Evaluated, *, versions: 
         comparison=_unless_damaged(job.read_comparison, problems),
         dataset=_dataset(spec.data_yaml.with_name("dataset.json"), problems),
         curves=_unless_damaged(job.read_curves, problems),
-        epochs=tuple(_lines(job.path / "epochs.jsonl", EpochRecord, problems)) or tuple(library_epochs(job.run / "train" / "results.csv")),
-        attempts=tuple(_lines(job.path / "attempts.jsonl", Attempt, problems)),
+        epochs=tuple(_lines(job.epochs, EpochRecord, problems)) or tuple(library_epochs(job.run / "train" / "results.csv")),
+        attempts=tuple(_lines(job.attempts, Attempt, problems)),
         attempt=1 if identity is None else identity.attempt,
         seconds={phase: record.seconds for phase, record in records.items()},
         versions=versions,
@@ -182,20 +183,13 @@ def _dataset(path: Path, problems: list[str]) -> DatasetDocument | None:
         return None
 
 
-def _lines(path: Path, kind: type[_D], problems: list[str]) -> Iterator[_D]:
+def _lines(path: Path, kind: type[_D], problems: list[str]) -> list[_D]:
     """The lines of a file that are whole; a power cut may have torn one."""
     try:
-        lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
-        return
+        found, torn = read_whole(path, kind)
     except OSError as error:
         problems.append(f"{path.name} cannot be read ({type(error).__name__}); what it says is left out.")
-        return
-    torn = 0
-    for line in lines:
-        try:
-            yield kind.parse(line)
-        except ValidationError:
-            torn += 1
+        return []
     if torn:
-        problems.append(f"{torn} of the {len(lines)} lines of {path.name} are torn and left out.")
+        problems.append(f"{torn} of the {len(found) + torn} lines of {path.name} are torn and left out.")
+    return found
