@@ -297,7 +297,8 @@ class Course:
         job = self.job.id
         if before is None or before.phase is not progress.phase:
             log.info("worker.phase", job=job, phase=progress.phase.name.lower(), attempt=progress.attempt)
-        self._epochs.tell()
+        if before is None or (before.epoch, before.step) != (progress.epoch, progress.step):
+            self._epochs.tell()  # no epoch ends without a change of these; to read them all each second would be in vain
 
     # Tried, or judged
 
