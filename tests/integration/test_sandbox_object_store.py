@@ -105,7 +105,7 @@ def test_an_aborted_multipart_upload_leaves_nothing(object_store: ObjectStore, c
     upload = uploader.create_multipart_upload(**here)["UploadId"]
     uploader.upload_part(UploadId=upload, PartNumber=1, Body=bytes(1000), **here)
     uploader.abort_multipart_upload(UploadId=upload, **here)
-    assert "Uploads" not in owner.list_multipart_uploads(Bucket=object_store.bucket)
+    assert "Uploads" not in owner.list_multipart_uploads(Bucket=object_store.bucket, Prefix=here["Key"])
     with refused("NoSuchKey"):
         owner.get_object(**here)
 
