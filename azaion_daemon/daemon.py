@@ -9,8 +9,6 @@ import os
 import signal
 import sys
 import time
-from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +27,19 @@ from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.job_status import GpuWatch
-from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.ops.requests import Request, answer, pending
-from azaion_daemon.ops.status import disk, write_status
-from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model, jobs_document
-from azaion_daemon.outbox import Outbox, shown
+from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model
+from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.releasing import RollBack, release_facts
+from azaion_daemon.reloading import Reloader
+from azaion_daemon.reporting import Parts, Reporter
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
-from azaion_daemon.store.records import Model
 from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
@@ -52,8 +49,6 @@ from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
 
 log = get_logger(__name__)
-
-_STATUS_PERIOD_S = 1.0
 
 
 def run(config: Path) -> int:
@@ -106,8 +101,8 @@ class Daemon:
     """One running daemon."""
 
     def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes) -> None:
-        self._settings = settings
-        self._config = config
+        self._reloader = Reloader(settings, config, self._take)
+        self._stream = settings.stream.name
         self._layout = layout
         self._ledger = LedgerThread(Ledger(layout.ledger))
         inbox = Inbox(settings.stream.queue_bytes)
@@ -122,7 +117,7 @@ class Daemon:
             settings.retention,
             layout,
             self._ledger,
-            prune=lambda: self._former.prune(self._settings),
+            prune=lambda: self._former.prune(self._reloader.settings),
             installing=lambda: self._conductor.installer.lock,
         )
         self._trigger = Trigger(settings, layout, classes, self._ledger, self._pipeline.state)
@@ -145,13 +140,22 @@ class Daemon:
         self._roll_back = RollBack(layout, self._ledger, self._pipeline.space, self._outbox.order, self._conductor.installer.lock)
         self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
         self._gpus = GpuWatch(nvml, layout, lambda: [one.job.id for one in self._conductor.under_way])
-        self._inbox = inbox
-        self._started = time.time()
-        self._state = "starting"
+        parts = Parts(
+            consumer=self._consumer,
+            inbox=inbox,
+            pipeline=self._pipeline,
+            ledger=self._ledger,
+            former=self._former,
+            trigger=self._trigger,
+            conductor=self._conductor,
+            outbox=self._outbox,
+            gpus=self._gpus,
+            reloader=self._reloader,
+        )
+        self._reporter = Reporter(parts, layout, config)
         self._stop = asyncio.Event()
         self._asked = asyncio.Event()
         self._asked.set()  # there may be requests from the time before the start
-        self._reload = asyncio.Event()
 
     async def serve(self) -> None:
         """Work until a signal asks to stop."""
@@ -160,7 +164,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         try:
             async with self._platform:
                 await self._pipeline.recover()
@@ -168,8 +172,8 @@ class Daemon:
                 await self._work()
         finally:
             self._pipeline.close()
-            self._state = "stopped"
-            await self._write_status()
+            self._reporter.state = "stopped"
+            await self._reporter.write()
             await asyncio.to_thread(self._ledger.close)
 
     def _ask_to_stop(self) -> None:
@@ -177,7 +181,7 @@ class Daemon:
         self._pipeline.space.give_up()  # also a recovery that waits for space
 
     async def _work(self) -> None:
-        if self._settings.publish.model_key is None:
+        if self._reloader.settings.publish.model_key is None:
             log.warning("config.model_key_missing")
         async with asyncio.TaskGroup() as tasks:
             consuming = tasks.create_task(self._consumer.run(), name="consume")
@@ -188,13 +192,13 @@ class Daemon:
             publishing = tasks.create_task(self._outbox.run(), name="publish")
             keeping = tasks.create_task(self._keeper.run(), name="keep")
             answering = tasks.create_task(self._keep_answering(), name="answer")
-            reloading = tasks.create_task(self._keep_reloading(), name="reload")
+            reloading = tasks.create_task(self._reloader.run(), name="reload")
             watching = tasks.create_task(self._gpus.run(), name="gpus")
-            reporting = tasks.create_task(self._keep_reporting(), name="report")
-            self._state = "running"
-            log.info("daemon.ready", seconds=round(time.time() - self._started, 3))
+            reporting = tasks.create_task(self._reporter.run(), name="report")
+            self._reporter.state = "running"
+            log.info("daemon.ready", seconds=round(time.time() - self._reporter.started, 3))
             await self._stop.wait()
-            self._state = "stopping"
+            self._reporter.state = "stopping"
             log.info("daemon.stopping")
             consuming.cancel()
             triggering.cancel()
@@ -211,30 +215,18 @@ class Daemon:
 
     async def _resume(self) -> Resume:
         ledger = self._ledger.ledger
-        return Resume(await self._ledger(ledger.position, self._settings.stream.name), await self._ledger(ledger.last_position))
+        return Resume(await self._ledger(ledger.position, self._stream), await self._ledger(ledger.last_position))
 
-    async def _keep_reloading(self) -> None:
-        """Read the configuration again whenever a signal asks for it."""
-        while True:
-            await self._reload.wait()
-            self._reload.clear()
-            try:
-                after = await asyncio.to_thread(load_settings, self._config)
-                await asyncio.to_thread(tls_context, after.stream)
-            except ConfigError as error:  # everything stays as it is
-                log.error("config.reload_failed", error=str(error))  # noqa: TRY400 - expected: no traceback
-                continue
-            plan = plan_reload(self._settings, after)
-            self._settings = plan.running
-            self._consumer.reconfigure(plan.running.stream)
-            self._keeper.reconfigure(plan.running.retention)
-            self._trigger.reconfigure(plan.running)
-            self._judge.reconfigure(plan.running)
-            self._conductor.reconfigure(plan.running)
-            self._platform.reconfigure(plan.running.api)
-            self._publisher.reconfigure(plan.running.publish, credentials_source(plan.running, self._platform))
-            self._outbox.reconfigure(plan.running.publish)
-            log.info("config.reloaded", applied=plan.applied, next_job=plan.next_job, restart_required=plan.restart_required)
+    def _take(self, settings: Settings) -> None:
+        """Tell every part what it works with from now on."""
+        self._consumer.reconfigure(settings.stream)
+        self._keeper.reconfigure(settings.retention)
+        self._trigger.reconfigure(settings)
+        self._judge.reconfigure(settings)
+        self._conductor.reconfigure(settings)
+        self._platform.reconfigure(settings.api)
+        self._publisher.reconfigure(settings.publish, credentials_source(settings, self._platform))
+        self._outbox.reconfigure(settings.publish)
 
     async def _keep_answering(self) -> None:
         """Do what commands ask for, one request after the other."""
@@ -263,81 +255,11 @@ class Daemon:
             return {"ok": False, "error": str(error)}
 
     async def _check(self, *, deep: bool, repair: bool) -> dict[str, Any]:
-        document = await check_beside(self._pipeline, self._settings, self._layout, self._ledger, deep=deep, repair=repair)
+        document = await check_beside(self._pipeline, self._reloader.settings, self._layout, self._ledger, deep=deep, repair=repair)
         if repair:
             await self._pipeline.recount()
             self._digester.look_again()
         return document
-
-    async def _keep_reporting(self) -> None:
-        while True:
-            await self._write_status()
-            await asyncio.sleep(_STATUS_PERIOD_S)
-
-    async def _write_status(self) -> None:
-        with suppress(OSError):  # a full disk must not end the daemon for its status; what matters notices by itself
-            await asyncio.to_thread(write_status, self._layout, await self._status())
-
-    async def _status(self) -> dict[str, Any]:
-        ingest, stream, resizing = self._pipeline.state, self._consumer.health, self._former.resizing
-        age = None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1)
-        messages_per_s, bytes_per_s = ingest.rate.now()
-        scheduled = self._trigger.next_schedule()
-        ledger = self._ledger.ledger
-        models = await self._ledger(ledger.models)
-        releases = await self._ledger(ledger.releases)
-        jobs = await self._ledger(ledger.jobs)
-        return {
-            "version": __version__,
-            "state": self._state,
-            "pid": os.getpid(),
-            "uptime_s": round(time.time() - self._started, 1),
-            "config": {"path": str(self._config), "loaded_at": self._started},
-            "stream": {
-                "connected": stream.connected,
-                "why": stream.why,
-                "position": ingest.position,
-                "offset": ingest.offset,
-                "last_message_age_s": age,
-                "reconnects": stream.reconnects,
-                "attempts": stream.attempts,
-                "behind_s": None if stream.behind_s is None else round(stream.behind_s, 1),
-                "backlog_messages": stream.backlog_messages,
-                "waiting_messages": len(self._inbox),
-                "waiting_bytes": self._inbox.bytes,
-                "paused": self._pipeline.space.paused,
-                "messages_per_s": round(messages_per_s, 1),
-                "bytes_per_s": round(bytes_per_s),
-            },
-            "annotations": {
-                **{home.value: count for home, count in ingest.counts.items()},
-                "quarantined": ingest.quarantined,
-                "flagged": await self._ledger(ledger.flagged),
-            },
-            "training": {
-                "new_since_last": None if (facts := self._trigger.facts) is None else facts.ledger.changed,
-                "threshold": self._settings.trigger.new_annotations,
-                "why": self._trigger.decision.why,
-                "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
-                "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
-                "jobs": jobs_document(jobs, self._conductor.under_way),
-            },
-            "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
-            "releases": [shown(release, self._outbox.publishing) for release in releases[-10:]],
-            "disk": disk(self._layout.root),
-            "gpus": self._gpus.documents,
-            "gpus_problem": self._gpus.problem,
-        }
-
-
-def _model(model: Model) -> dict[str, Any]:
-    return {
-        "sha256": model.sha256,
-        "job": model.job,
-        "map50": model.metrics.get("map50"),
-        "map50_95": model.metrics.get("map50_95"),
-        "created": model.created,
-    }
 
 
 def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -299,3 +299,9 @@ class LogSettings(Section):
 
     level: Annotated[Literal["debug", "info", "warning", "error"], LIVE] = "info"
     format: Annotated[Literal["auto", "json", "pretty"], RESTART] = "auto"
+
+
+class MetricsSettings(Section):
+    """Where Prometheus reads metrics."""
+
+    listen: Annotated[str | None, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:]+):\d{1,5}$"), RESTART] = None

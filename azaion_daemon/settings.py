@@ -16,6 +16,7 @@ from azaion_daemon.sections import (
     GateSettings,
     IngestSettings,
     LogSettings,
+    MetricsSettings,
     PublishSettings,
     Reload,
     RetentionSettings,
@@ -41,6 +42,7 @@ class Settings(Section):
     publish: PublishSettings = PublishSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 def load_settings(path: Path) -> Settings:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import azaion_daemon
-from azaion_daemon.logs import CATALOGUE
+from azaion_daemon.logs.catalogue import CATALOGUE
 
 PACKAGE = Path(azaion_daemon.__file__).parent
 HEAVY = ["torch", "ultralytics", "torchvision", "onnxruntime", "aiobotocore", "numpy", "matplotlib"]

@@ -13,7 +13,8 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from azaion_daemon.logs import CATALOGUE, get_logger, logging_to, set_level
+from azaion_daemon.logs import get_logger, logging_to, set_level
+from azaion_daemon.logs.catalogue import CATALOGUE, Event
 
 OURS = "azaion_daemon.test"
 
@@ -144,9 +145,8 @@ def test_nothing_blocks_when_nobody_reads() -> None:
 
 
 @pytest.mark.parametrize(("name", "entry"), CATALOGUE.items())
-def test_the_catalogue_is_well_formed(name: str, entry: tuple[str, str]) -> None:
-    level, meaning = entry
+def test_the_catalogue_is_well_formed(name: str, entry: Event) -> None:
     assert name.count(".") == 1
     assert name == name.lower()
-    assert level in {"debug", "info", "warning", "error"}
-    assert meaning.endswith(".")
+    assert entry.level in {"debug", "info", "warning", "error"}
+    assert entry.meaning.endswith(".")

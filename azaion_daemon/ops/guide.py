@@ -1,0 +1,34 @@
+"""The pages of the operator's guide that are made from the code, so that they cannot differ from it.
+
+`python -m azaion_daemon.ops.guide` writes them into deploy/; a test holds them against what is there.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from azaion_daemon.logs.catalogue import CATALOGUE
+
+_HEAD = "<!-- Made by `python -m azaion_daemon.ops.guide`: change the code, not this page. -->\n"
+
+
+def events_page() -> str:
+    """Every event that is logged."""
+    rows = ["| event | level | meaning | fields | what to do |", "|---|---|---|---|---|"]
+    for name, event in CATALOGUE.items():
+        fields = ", ".join(f"`{field}`" for field in event.fields)
+        rows.append(f"| `{name}` | {event.level} | {event.meaning} | {fields} | {event.remedy} |")
+    return "\n".join([_HEAD, "# What is logged", "", *rows, ""])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"events.md": events_page}
+"""File name in deploy/ -> what makes its text."""
+
+
+def write_pages(directory: Path) -> None:
+    """Write all pages."""
+    for name, page in PAGES.items():
+        (directory / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pages(Path("deploy"))
