@@ -5,12 +5,14 @@ running, which the next start adopts.
 """
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from azaion_daemon import __version__
 from azaion_daemon.conducting.conductor import Conductor
@@ -20,14 +22,17 @@ from azaion_daemon.conducting.promoting import Promoter
 from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
+from azaion_daemon.health import PUBLISH_LIMIT_S, STEP_LIMIT_S, Vitals, waiting_for, working
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
+from azaion_daemon.notify import Notifier
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.requests import Request, answer, pending
+from azaion_daemon.ops.status_line import status_line
 from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model
 from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.credentials import credentials_source
@@ -47,8 +52,11 @@ from azaion_daemon.stream.tls import tls_context
 from azaion_daemon.training.gpus import PatientGpus
 from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
+from azaion_daemon.watchdog import Watchdog, patience
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 
 def run(config: Path) -> int:
@@ -62,12 +70,15 @@ def run(config: Path) -> int:
     with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format):
         log.info("daemon.starting", version=__version__, pid=os.getpid(), config=str(config), root=str(settings.directories.root))
         reuse_memory_of_messages()
+        faulthandler.enable()  # systemd's watchdog ends a daemon that hangs with SIGABRT: then it says where each thread was
+        notifier = Notifier.taken_from(os.environ)
         exit_code = 0
         try:
-            _prepare_and_serve(settings, config)
+            _prepare_and_serve(settings, config, notifier)
             log.info("daemon.stopped")
         except* AzaionError as group:
             error = _first(group)
+            notifier.status(f"Failed: {error}")
             log.error("daemon.failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - expected: no traceback
             exit_code = error.exit_code
         except* Exception:
@@ -84,7 +95,8 @@ def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
     return error
 
 
-def _prepare_and_serve(settings: Settings, config: Path) -> None:
+def _prepare_and_serve(settings: Settings, config: Path, notifier: Notifier) -> None:
+    notifier.status("Starting: the root is looked at")
     layout = Layout.of(settings.directories)
     open_root(layout)
     classes = load_classes(layout.classes)
@@ -92,7 +104,7 @@ def _prepare_and_serve(settings: Settings, config: Path) -> None:
     with lock_root(layout):
 
         async def serve() -> None:
-            await Daemon(settings, config, layout, classes).serve()
+            await Daemon(settings, config, layout, classes, notifier).serve()
 
         asyncio.run(serve())
 
@@ -100,11 +112,14 @@ def _prepare_and_serve(settings: Settings, config: Path) -> None:
 class Daemon:
     """One running daemon."""
 
-    def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes) -> None:
-        self._reloader = Reloader(settings, config, self._take)
+    def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes, notifier: Notifier) -> None:
+        self._notifier = notifier
+        self._vitals = Vitals(patience(notifier))
+        self._watchdog = Watchdog(self._vitals, notifier)
+        self._reloader = Reloader(settings, config, self._take, notifier.reloading)
         self._stream = settings.stream.name
         self._layout = layout
-        self._ledger = LedgerThread(Ledger(layout.ledger))
+        self._ledger = LedgerThread(Ledger(layout.ledger), self._vitals.thread("ledger"))
         inbox = Inbox(settings.stream.queue_bytes)
         self._pipeline = Pipeline(settings.stream.name, settings.ingest, layout, self._ledger, inbox, known_classes=classes.known)
         self._digester = Digester(layout, self._ledger, self._pipeline)
@@ -151,8 +166,9 @@ class Daemon:
             outbox=self._outbox,
             gpus=self._gpus,
             reloader=self._reloader,
+            vitals=self._vitals,
         )
-        self._reporter = Reporter(parts, layout, config)
+        self._reporter = Reporter(parts, layout, config, lambda document: notifier.status(status_line(document)))
         self._stop = asyncio.Event()
         self._asked = asyncio.Event()
         self._asked.set()  # there may be requests from the time before the start
@@ -167,8 +183,9 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
         try:
             async with self._platform:
-                await self._pipeline.recover()
-                await self._conductor.recover()
+                async with self._watchdog.starting():
+                    self._notifier.status("Starting: what the last run has left is finished")
+                    await self._vitals.watched("recover", self._recover())
                 await self._work()
         finally:
             self._pipeline.close()
@@ -176,7 +193,12 @@ class Daemon:
             await self._reporter.write()
             await asyncio.to_thread(self._ledger.close)
 
+    async def _recover(self) -> None:
+        await self._pipeline.recover()
+        await self._conductor.recover()
+
     def _ask_to_stop(self) -> None:
+        self._notifier.stopping("Stopping: the batch in hand is finished; a training goes on")
         self._stop.set()
         self._pipeline.space.give_up()  # also a recovery that waits for space
 
@@ -184,18 +206,25 @@ class Daemon:
         if self._reloader.settings.publish.model_key is None:
             log.warning("config.model_key_missing")
         async with asyncio.TaskGroup() as tasks:
-            consuming = tasks.create_task(self._consumer.run(), name="consume")
-            writing = tasks.create_task(self._pipeline.run(), name="write")
-            triggering = tasks.create_task(self._trigger.run(), name="trigger")
-            conducting = tasks.create_task(self._conductor.run(), name="conduct")
-            digesting = tasks.create_task(self._digester.run(), name="digest")
-            publishing = tasks.create_task(self._outbox.run(), name="publish")
-            keeping = tasks.create_task(self._keeper.run(), name="keep")
-            answering = tasks.create_task(self._keep_answering(), name="answer")
-            reloading = tasks.create_task(self._reloader.run(), name="reload")
-            watching = tasks.create_task(self._gpus.run(), name="gpus")
-            reporting = tasks.create_task(self._reporter.run(), name="report")
+
+            def begin(part: str, work: Coroutine[Any, Any, T], limit_s: float = STEP_LIMIT_S) -> asyncio.Task[T]:
+                return tasks.create_task(self._vitals.watched(part, work, limit_s=limit_s), name=part)
+
+            consuming = begin("consume", self._consumer.run())
+            writing = begin("write", self._pipeline.run())
+            triggering = begin("trigger", self._trigger.run())
+            conducting = begin("conduct", self._conductor.run())
+            digesting = begin("digest", self._digester.run())
+            publishing = begin("publish", self._outbox.run(), PUBLISH_LIMIT_S)
+            keeping = begin("keep", self._keeper.run())
+            answering = begin("answer", self._keep_answering())
+            reloading = begin("reload", self._reloader.run())
+            watching = begin("gpus", self._gpus.run())
+            reporting = begin("report", self._reporter.run())
+            feeding = tasks.create_task(self._watchdog.run(), name="watchdog")
             self._reporter.state = "running"
+            if not self._stop.is_set():
+                self._notifier.ready("Running; the broker is being connected to")
             log.info("daemon.ready", seconds=round(time.time() - self._reporter.started, 3))
             await self._stop.wait()
             self._reporter.state = "stopping"
@@ -212,6 +241,7 @@ class Daemon:
             self._pipeline.stop()
             await writing
             reporting.cancel()
+            feeding.cancel()
 
     async def _resume(self) -> Resume:
         ledger = self._ledger.ledger
@@ -231,10 +261,14 @@ class Daemon:
     async def _keep_answering(self) -> None:
         """Do what commands ask for, one request after the other."""
         while True:
-            await self._asked.wait()
+            with waiting_for("requests"):
+                await self._asked.wait()
             self._asked.clear()
-            for request in await asyncio.to_thread(pending, self._layout):
-                document = await self._carry_out(request)
+            with working("reading requests"):
+                requests = await asyncio.to_thread(pending, self._layout)
+            for request in requests:
+                with working(f"request {request.kind}"):
+                    document = await self._carry_out(request)
                 log.info("request.answered", kind=request.kind, arguments=request.arguments, error=document.get("error"))
                 await self._pipeline.space.repeat(lambda: asyncio.to_thread(answer, self._layout, request, document))  # noqa: B023 - awaited here
 

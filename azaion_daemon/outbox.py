@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Never, ParamSpec, Protocol, TypeVar
 
 from azaion_daemon.errors import AzaionError, DiskFullError, ReleaseError, raise_if_disk_failed
+from azaion_daemon.health import strand, waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
@@ -147,7 +148,7 @@ class Outbox:
     async def run(self) -> Never:
         """Publish until cancelled."""
         if (release := await self._next()) is not None and (left_s := pause_after_start_s(Tries.of(release), self._clock())):
-            await self._wait(left_s)
+            await self._wait(left_s, "the pause from before the start")
         tidied = False
         while True:
             self._due.clear()
@@ -159,7 +160,8 @@ class Outbox:
             elif not tidied:
                 tidied = await self._unless_due(self._publisher.abort_uploads())
             if release is None:
-                await self._due.wait()
+                with waiting_for("a model to publish"):
+                    await self._due.wait()
             elif self._settings.model_key is None:
                 await self._postpone(release, _NO_KEY, None)
             else:
@@ -205,13 +207,16 @@ class Outbox:
                 raise SupersededError(f"release {release.serial} was superseded")
             self._swapping = True
 
-        attempt = asyncio.ensure_future(
-            self._publisher.publish(Path(model.path), release.serial, facts, sha256=model.sha256, before_swap=before_swap)
-        )
+        async def publish() -> Published:
+            with strand(f"release {release.serial}"):
+                return await self._publisher.publish(Path(model.path), release.serial, facts, sha256=model.sha256, before_swap=before_swap)
+
+        attempt = asyncio.ensure_future(publish())
         try:
             while not attempt.done():
                 waiting = asyncio.ensure_future(self._due.wait())
-                await asyncio.wait({attempt, waiting}, return_when=asyncio.FIRST_COMPLETED)
+                with waiting_for(f"release {release.serial}, which is being published"):
+                    await asyncio.wait({attempt, waiting}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 if attempt.done():
                     break
@@ -249,10 +254,10 @@ class Outbox:
         if not await self._record(self._ledger.postpone_release, release.serial, why, details=asdict(tries)):
             return
         log.warning("release.waiting", serial=release.serial, why=why, attempts=attempts, retry_in_s=wait_s and round(wait_s, 1))
-        await self._wait(wait_s)
+        await self._wait(wait_s, why)
 
-    async def _wait(self, seconds: float | None) -> None:
-        with suppress(TimeoutError):
+    async def _wait(self, seconds: float | None, why: str) -> None:
+        with suppress(TimeoutError), waiting_for(f"what a release needs: {why}"):
             async with asyncio.timeout(seconds):
                 await self._due.wait()
 
@@ -270,7 +275,8 @@ class Outbox:
                 return await self._call(function, *args, **kwargs)
             except DiskFullError as error:
                 log.warning("release.no_space", why=str(error))
-                await asyncio.sleep(_NO_SPACE_S)
+                with waiting_for("space"):
+                    await asyncio.sleep(_NO_SPACE_S)
 
 
 def shown(release: Release, publishing: int | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from azaion_daemon import __version__
 from azaion_daemon.errors import OperatorError, TrainingError
+from azaion_daemon.health import holding
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.manifest import ReleaseFacts
@@ -86,7 +87,7 @@ class RollBack:
             OperatorError: There is no such release, or its file is not kept: nothing was changed.
             StorageError: The disk failed; or it is full, and nobody waits any longer.
         """
-        async with self._installing:
+        async with holding(self._installing, "another model, which is being installed"):
             releases = await self._call(self._ledger.releases)
             models = {model.sha256: model for model in await self._call(self._ledger.models)}
             again = published_release(releases, serial)

@@ -3,11 +3,13 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from azaion_daemon.errors import ConfigError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.ops.reload import plan_reload
 from azaion_daemon.settings import Settings, load_settings
@@ -45,13 +47,21 @@ class LastReload:
 class Reloader:
     """Holds what the daemon works with, and reads it again when it is asked to."""
 
-    def __init__(self, settings: Settings, config: Path, take: Callable[[Settings], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: Path,
+        take: Callable[[Settings], None],
+        around: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """`take` is given what the daemon works with from now on; each reload runs inside of what `around` makes."""
         self.settings = settings
         """What the daemon works with."""
         self.loaded_at = time.time()
         self.last: LastReload | None = None
         self._config = config
         self._take = take
+        self._around = around
         self._asked = asyncio.Event()
 
     def ask(self) -> None:
@@ -61,9 +71,11 @@ class Reloader:
     async def run(self) -> None:
         """Reload whenever it is asked for."""
         while True:
-            await self._asked.wait()
+            with waiting_for("a reload to be asked for"):
+                await self._asked.wait()
             self._asked.clear()
-            self.last = await self._reload()
+            with self._around():
+                self.last = await self._reload()
 
     async def _reload(self) -> LastReload:
         begun, at = time.monotonic(), time.time()

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from azaion_daemon import __version__
 from azaion_daemon.conducting.conductor import Conductor
 from azaion_daemon.conducting.forming import DatasetFormer
 from azaion_daemon.conducting.triggering import Trigger
+from azaion_daemon.health import Vitals, waiting_for
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.ops.job_status import GpuWatch
@@ -43,28 +45,34 @@ class Parts:
     outbox: Outbox
     gpus: GpuWatch
     reloader: Reloader
+    vitals: Vitals
 
 
 class Reporter:
     """Writes the status, again and again."""
 
-    def __init__(self, parts: Parts, layout: Layout, config: Path) -> None:
+    def __init__(self, parts: Parts, layout: Layout, config: Path, tell: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
+        """`tell` is given each status that is written."""
         self.state = "starting"
         self.started = time.time()
         self._parts = parts
         self._layout = layout
         self._config = config
+        self._tell = tell
 
     async def run(self) -> None:
         """Keep the status up to date."""
         while True:
             await self.write()
-            await asyncio.sleep(_PERIOD_S)
+            with waiting_for("the next second"):
+                await asyncio.sleep(_PERIOD_S)
 
     async def write(self) -> None:
         """Replace the status once."""
+        document = await self.document()
+        self._tell(document)
         with suppress(OSError):  # a full disk must not end the daemon for its status; what matters notices by itself
-            await asyncio.to_thread(write_status, self._layout, await self.document())
+            await asyncio.to_thread(write_status, self._layout, document)
 
     async def document(self) -> dict[str, Any]:
         """The whole status."""
@@ -85,6 +93,7 @@ class Reporter:
                 "loaded_at": parts.reloader.loaded_at,
                 "last_reload": None if last is None else last.document(),
             },
+            "health": parts.vitals.document(),
             "stream": self._stream(),
             "annotations": {
                 **{home.value: count for home, count in ingest.counts.items()},

@@ -21,6 +21,7 @@ from azaion_daemon.conducting.starts import Retry
 from azaion_daemon.conducting.triggering import Due, Trigger
 from azaion_daemon.dataset.snapshot import remove_debris
 from azaion_daemon.errors import OperatorError, TrainingError
+from azaion_daemon.health import JOB_LIMIT_S, LOCK_LIMIT_S, holding, strand, waiting_for
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
@@ -104,7 +105,8 @@ class Conductor:
 
     async def begun(self) -> None:
         """Wait until all that was under way before the start is taken up: whatever comes later is installed after what was accepted."""
-        await self._begun.wait()
+        with waiting_for("the jobs from before the start to be taken up", at_most_s=LOCK_LIMIT_S):
+            await self._begun.wait()
 
     async def recover(self) -> None:
         """Remove what a crash has left unfinished. To be awaited before `run`."""
@@ -131,7 +133,7 @@ class Conductor:
             group.create_task(self._end_strays([job for job in jobs if JobState(job.state) not in UNFINISHED]), name="end strays")
             while True:
                 due = await self._trigger.due()
-                async with self._ruling:
+                async with holding(self._ruling, "an order of an operator, which is being carried out"):
                     self._begin(group, await self._request(due))
 
     async def cancel(self, job_id: str | None, reason: str) -> str:
@@ -142,8 +144,8 @@ class Conductor:
         Raises:
             OperatorError: There is no such job, its training has ended, or it is not clear which one is meant.
         """
-        await self._begun.wait()
-        async with self._ruling:
+        await self.begun()
+        async with holding(self._ruling, "another order, which is being carried out"):
             job = find_to_cancel(await self._call(self._ledger.jobs), job_id)
             if job.state == JobState.CANCELLED:
                 if job.why == reason:
@@ -186,8 +188,8 @@ class Conductor:
         Raises:
             OperatorError: There is no such job, or its state does not allow it.
         """
-        await self._begun.wait()
-        async with self._ruling:
+        await self.begun()
+        async with holding(self._ruling, "another order, which is being carried out"):
             jobs = await self._call(self._ledger.jobs)
             job = next((job for job in jobs if job.id == job_id), None)
             if job is None:
@@ -257,7 +259,8 @@ class Conductor:
 
     async def _follow(self, course: Course) -> None:
         try:
-            await course.run()
+            with strand(f"job {course.job.id}", limit_s=JOB_LIMIT_S):
+                await course.run()
         finally:
             # One that is being cancelled is under way until the ledger says so; one that was overruled meanwhile has another course.
             if course.job.id not in self._cancelling and self._courses.get(course.job.id) is course:

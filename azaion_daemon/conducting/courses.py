@@ -25,6 +25,7 @@ from azaion_daemon.conducting.stamping import stamp_report
 from azaion_daemon.conducting.starts import BadEndError, Retry, Starts
 from azaion_daemon.conducting.trials import Peak, remove_what_it_worked_with, sentence, try_encryption
 from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, DiskFullError, TrainingError, raise_if_disk_failed
+from azaion_daemon.health import holding, waiting_for
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
 from azaion_daemon.settings import Settings
@@ -113,7 +114,8 @@ class Course:
                     # A training of days is not given up for want of space, least of all by a daemon that stops: its next start goes on.
                     log.warning("worker.waiting", job=self.job.id, why=str(error))
                     self._waits = str(error)
-                    await asyncio.sleep(_NO_SPACE_S)
+                    with waiting_for(f"space: {error}"):
+                        await asyncio.sleep(_NO_SPACE_S)
                 else:
                     await self._end_worker(error)
                     await self._fail(error)
@@ -134,7 +136,8 @@ class Course:
             case JobState.RUNNING:
                 await self._run_worker()
             case JobState.ACCEPTED:
-                async with self._shop.installer.lock:  # before anything is awaited: what was accepted first is installed first
+                # before anything is awaited: what was accepted first is installed first
+                async with holding(self._shop.installer.lock, "another model, which is being installed"):
                     await self._install()
             case _:
                 raise AssertionError(state)
@@ -249,7 +252,8 @@ class Course:
         log.warning("worker.retried", job=self.job.id, why=last.reason, attempt=len(attempts), pause_s=again.pause_s)
         at = datetime.fromtimestamp(self._shop.clock() + again.pause_s, UTC)
         self._waits = f"the pause before start {len(attempts) + 1}, until {at:%H:%M:%S} UTC, since the last one ended: {last.reason}"
-        await asyncio.sleep(again.pause_s)
+        with waiting_for(self._waits):
+            await asyncio.sleep(again.pause_s)
         self._waits = None
         return again.spec, again.avoid
 
@@ -263,7 +267,8 @@ class Course:
                     if reason != self._waits:
                         log.warning("worker.waiting", job=self.job.id, why=reason)
                     self._waits = reason
-                    await self._shop.gpus.wait(_GPU_POLL_S)
+                    with waiting_for(f"GPUs: {reason}"):
+                        await self._shop.gpus.wait(_GPU_POLL_S)
 
     # Running
 
@@ -313,7 +318,7 @@ class Course:
     async def _judge(self, result: JobResult) -> None:
         """Decide about the model and, if it is accepted, make it the current one before any other is decided about."""
         shop = self._shop
-        async with shop.installer.lock:
+        async with holding(shop.installer.lock, "another model, which is being installed"):
             verdict = await self._store(lambda: shop.judge.verdict(self._directory, result))
             if verdict is None:
                 await self._set(JobState.QUEUED, why="another model has become the current one: it is evaluated against that")

@@ -20,6 +20,7 @@ from azaion_daemon.dataset.snapshot import Snapshot, form_snapshot, remarks_or_r
 from azaion_daemon.dataset.sources import ResizedSources
 from azaion_daemon.dataset.split import Side
 from azaion_daemon.errors import AzaionError, DiskFullError
+from azaion_daemon.health import beat, holding
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.logs import get_logger
 from azaion_daemon.sections import DatasetSettings
@@ -74,7 +75,7 @@ class DatasetFormer:
             ResizeError: Its images cannot be resized.
             StorageError: The disk failed or is full.
         """
-        async with self._forming:
+        async with holding(self._forming, "another dataset, which is being formed"):
             return await self._form_or_give_back(settings, at, weights, sample)
 
     async def prune(self, settings: Settings) -> None:
@@ -87,7 +88,7 @@ class DatasetFormer:
         """
         if self._forming.locked():
             return
-        async with self._forming:
+        async with holding(self._forming, "a dataset, which is being formed"):
             bound, reduction = settings.dataset.resized_cache, reduction_for(settings)
             keep: list[str] = []
             if reduction is not None and await asyncio.to_thread(exceeds, self._layout.resized, bound):
@@ -128,6 +129,7 @@ class DatasetFormer:
         given_up = threading.Event()
 
         def proceed() -> None:
+            beat()
             if given_up.is_set():
                 raise _GivenUpError
 
@@ -213,6 +215,7 @@ class DatasetFormer:
         log.info("dataset.resized", outcomes=dict(counts), bytes=written, seconds=round(time.monotonic() - started, 1))
 
     def _on_progress(self, progress: Progress) -> None:
+        beat()
         self.resizing = progress
 
     async def _prune(self, *, bound_bytes: int, keep: Iterable[str] = ()) -> None:

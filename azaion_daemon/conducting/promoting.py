@@ -5,6 +5,7 @@ from pathlib import Path
 
 from azaion_daemon.conducting.installing import Installer
 from azaion_daemon.errors import OperatorError
+from azaion_daemon.health import holding
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.kept import check_kept
@@ -34,7 +35,7 @@ class Promoter:
             OperatorError: There is no such model, or its files are gone or damaged.
             StorageError: The disk failed; or it is full, and nobody waits any longer.
         """
-        async with self._installer.lock:
+        async with holding(self._installer.lock, "another model, which is being installed"):
             models = await self._call(self._ledger.models)
             model = next((model for model in models if model.sha256 == sha256), None)
             if model is None:

@@ -15,6 +15,7 @@ from typing import Never
 from azaion_daemon.dataset.classes import Classes, classes_digest_input
 from azaion_daemon.dataset.trigger import Decision, TriggerFacts, decide, next_schedule, schedule_key
 from azaion_daemon.errors import DiskFullError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.ingest.state import IngestState
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import TrainingRequest
@@ -87,7 +88,8 @@ class Trigger:
         self._waiting = asyncio.get_running_loop().create_future()
         self._wake.set()
         try:
-            return await self._waiting
+            with waiting_for("a training to be due"):
+                return await self._waiting
         finally:
             self._waiting = None
 
@@ -154,6 +156,10 @@ class Trigger:
 
     async def _sleep(self, pause_s: float) -> None:
         """Until there may be something new: at once when asked, else after a pause, in which changes gather."""
+        with waiting_for("something that is new"):
+            await self._until_something_is_new(pause_s)
+
+    async def _until_something_is_new(self, pause_s: float) -> None:
         try:
             async with asyncio.timeout(pause_s):
                 await self._wake.wait()

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import ParamSpec, TypeVar
 
+from azaion_daemon.health import beat
 from azaion_daemon.index.aside import move_aside
 from azaion_daemon.index.findings import CheckReport, Difference, Finding
 from azaion_daemon.index.judge import Judge
@@ -199,6 +200,7 @@ def _next_of(entries: Iterator[TreeFile | Stranger]) -> list[TreeFile | Stranger
 
 async def _to_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function on a thread, and see its end also when this is cancelled: what it does to files must not go on unwatched."""
+    beat()
     work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(work)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 from azaion_daemon.errors import DiskFullError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.ingest.digests import digest_of
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.ingest.state import report_lost
@@ -48,7 +49,8 @@ class Digester:
             while True:
                 self._more.clear()
                 await self._work_off(pool)
-                await self._more.wait()
+                with waiting_for("images whose digest is unknown"):
+                    await self._more.wait()
         finally:
             self._ending.set()
             pool.shutdown(wait=False)
@@ -63,7 +65,8 @@ class Digester:
         if left := await self._call(self._ledger.undigested_count, Home.VALIDATED):
             log.info("index.digesting", left=left)
             self.look_again()
-            await self._validated_known.wait()
+            with waiting_for("the digests of the indexed images"):
+                await self._validated_known.wait()
 
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
@@ -79,7 +82,8 @@ class Digester:
         started, done = time.monotonic(), 0
         while rows := await self._next():
             if self._pipeline.space.paused is not None:
-                await asyncio.sleep(_PAUSE_POLL_S)
+                with waiting_for("space"):
+                    await asyncio.sleep(_PAUSE_POLL_S)
                 continue
             digests = await asyncio.get_running_loop().run_in_executor(pool, self._read, rows)
             try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 
+from azaion_daemon.health import waiting_for
 from azaion_daemon.stream.events import RawMessage
 
 
@@ -21,15 +22,17 @@ class Inbox:
     async def put(self, message: RawMessage) -> None:
         """Add a message; waits while the inbox is full. A message larger than the whole inbox is let into an empty one."""
         while self._messages and self.bytes + len(message.data) > self._max_bytes:
-            await self._change()
+            with waiting_for("room in the inbox, which the disk empties"):
+                await self._change()
         self._messages.append(message)
         self.bytes += len(message.data)
         self._changed.set()
 
     async def batch(self, *, max_messages: int, max_bytes: int, delay_s: float) -> list[RawMessage]:
         """Take the next messages: at least one, until a limit or, after the first, `delay_s` is reached."""
-        while not self._messages:
-            await self._change()
+        with waiting_for("messages"):
+            while not self._messages:
+                await self._change()
         batch: list[RawMessage] = []
         taken = 0
         try:

@@ -7,13 +7,14 @@ after a commit the ledger alone says what has to be placed.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from azaion_daemon.errors import DiskFullError, OperatorError, gravest
+from azaion_daemon.health import holding, strand, waiting_for
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.ingest.staging import StagedMessage, Stager, in_portions
@@ -29,6 +30,8 @@ from azaion_daemon.store.records import Annotation
 from azaion_daemon.stream.events import RawMessage
 
 log = get_logger(__name__)
+
+_STILL = "the tree, which stands still for a dataset, a check or a repair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +106,16 @@ class Pipeline:
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            steps = (self._keep_taking, self._keep_durable, self._keep_placing, self._keep_synced)
-            beside = [tasks.create_task(step(), name=f"ingest{step.__name__}") for step in steps]
+            steps = (
+                ("take", self._keep_taking),
+                ("make durable", self._keep_durable),
+                ("place", self._keep_placing),
+                ("sync", self._keep_synced),
+            )
+            beside = [tasks.create_task(_step(name, step), name=f"ingest{step.__name__}") for name, step in steps]
             await self._keep_committing()
-            await self._committed.join()
+            with waiting_for("what is committed to be placed"):
+                await self._committed.join()
             for task in beside:
                 task.cancel()
         await self._sync()
@@ -119,8 +128,9 @@ class Pipeline:
     @asynccontextmanager
     async def still(self) -> AsyncIterator[None]:
         """Hold writing while the context lasts: ledger and tree agree and do not change."""
-        async with self._committing:
-            await self._committed.join()
+        async with holding(self._committing, _STILL):
+            with waiting_for("what is committed to be placed"):
+                await self._committed.join()
             yield
 
     @asynccontextmanager
@@ -130,7 +140,7 @@ class Pipeline:
         What is left before its end has maybe committed what it has not placed: from then on no marks are cleared by this process, and the
         next start places it.
         """
-        async with self._syncing, self.still():
+        async with holding(self._syncing, "a sync that is under way"), self.still():
             try:
                 yield
             except OperatorError:
@@ -200,7 +210,9 @@ class Pipeline:
                 max_messages=settings.batch_messages, max_bytes=settings.batch_bytes, delay_s=settings.batch_delay_s
             )
             await self.space.wait_for(settings.min_free_disk)
-            await self._written.put(await self.space.repeat(lambda batch=batch: self._stage(batch)))  # type: ignore[misc]
+            staged = await self.space.repeat(lambda batch=batch: self._stage(batch))  # type: ignore[misc]
+            with waiting_for("the batch before to be made durable"):
+                await self._written.put(staged)
             del batch  # its images are on the disk now, and need not be in memory while the next one gathers
 
     async def _stage(self, batch: Sequence[RawMessage]) -> list[StagedMessage]:
@@ -216,29 +228,33 @@ class Pipeline:
 
     async def _keep_durable(self) -> None:
         while True:
-            batch = await self._written.get()
+            with waiting_for("a staged batch"):
+                batch = await self._written.get()
             if any(message.image is not None for message in batch):
                 await asyncio.to_thread(self._stager.sync)
             for portion in in_portions(batch):
-                await self._staged.put(portion)
+                with waiting_for("the batch before to be committed"):
+                    await self._staged.put(portion)
 
     async def _keep_committing(self) -> None:
         while not self._stopping.is_set():
             batch = await self._next_staged()
             if batch is not None:
-                async with self._committing:
+                async with holding(self._committing, _STILL):
                     started = time.monotonic()
                     plan = await self.space.repeat(
                         lambda batch=batch: self._ledger(self._writer.commit, batch, self._known_classes)  # type: ignore[misc]
                     )
-                    await self._committed.put(_Committed(batch, plan, started))
+                    with waiting_for("the batch before to be placed"):
+                        await self._committed.put(_Committed(batch, plan, started))
 
     async def _next_staged(self) -> list[StagedMessage] | None:
         """The next batch; None when it is time to stop."""
         get = asyncio.ensure_future(self._staged.get())
         stop = asyncio.ensure_future(self._stopping.wait())
         try:
-            await asyncio.wait({get, stop}, return_when=asyncio.FIRST_COMPLETED)
+            with waiting_for("a durable batch"):
+                await asyncio.wait({get, stop}, return_when=asyncio.FIRST_COMPLETED)
             return get.result() if get.done() else None
         finally:
             get.cancel()
@@ -246,7 +262,8 @@ class Pipeline:
 
     async def _keep_placing(self) -> None:
         while True:
-            committed = await self._committed.get()
+            with waiting_for("a committed batch"):
+                committed = await self._committed.get()
             plan = committed.plan
             await self._place(list(plan.rows.values()), plan.staged)
             if plan.position is not None:
@@ -270,12 +287,13 @@ class Pipeline:
 
     async def _keep_synced(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.sync_interval_s)
+            with waiting_for("the next sync"):
+                await asyncio.sleep(self._settings.sync_interval_s)
             await self._sync()
 
     async def _sync(self) -> None:
         """Make what is placed durable, and clear its marks. Writing goes on meanwhile: what it places is newer."""
-        async with self._syncing:
+        async with holding(self._syncing, "a check or a repair, which holds back syncs"):
             placed_to = self._placed_to
             if placed_to is None or self._left_unplaced:
                 return
@@ -283,3 +301,8 @@ class Pipeline:
             await self.space.repeat(lambda: self._ledger(self._ledger.ledger.clear_dirty, placed_to))
             if self._placed_to == placed_to:
                 self._placed_to = None
+
+
+async def _step(name: str, step: Callable[[], Awaitable[None]]) -> None:
+    with strand(name):
+        await step()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from azaion_daemon.errors import DiskFullError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import storage
 
@@ -51,7 +52,8 @@ class Space:
         try:
             while why := await asyncio.to_thread(shortage):
                 self._pause(waiting, why)
-                await asyncio.sleep(_POLL_S)
+                with waiting_for(f"space: {why}"):
+                    await asyncio.sleep(_POLL_S)
         finally:
             self._go_on(waiting)
 
@@ -69,8 +71,9 @@ class Space:
                 except DiskFullError as error:
                     if self._giving_up.is_set():
                         raise
-                    self._pause(waiting, str(error))
-                with suppress(TimeoutError):
+                    why = str(error)
+                    self._pause(waiting, why)
+                with suppress(TimeoutError), waiting_for(f"space: {why}"):
                     await asyncio.wait_for(self._giving_up.wait(), _POLL_S)
         finally:
             self._go_on(waiting)

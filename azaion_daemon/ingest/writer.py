@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from azaion_daemon.errors import OperatorError
+from azaion_daemon.health import beat
 from azaion_daemon.ingest.digests import resolve
 from azaion_daemon.ingest.replay import Replayed, replay
 from azaion_daemon.ingest.rules import Change, apply_annotation, apply_deleted, apply_validated
@@ -133,6 +134,7 @@ class Writer:
             while portion := list(islice(remaining, _PLACED_A_TURN)):
                 with self._turns:
                     lost += self._tree.place_all(portion)
+                beat()
         return lost
 
     def finish(self, staged: Iterable[str]) -> None:

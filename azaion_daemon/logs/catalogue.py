@@ -27,6 +27,14 @@ CATALOGUE: dict[str, Event] = {
     "daemon.failed": Event("error", "The daemon ends because of what `error` says.", ("error", "kind")),
     "daemon.crashed": Event("error", "A fault of ours: please report it with the traceback.", ()),
     "daemon.stray_error": Event("warning", "A library's own task failed; what relies on it notices by itself.", ("what", "error")),
+    "health.ailing": Event(
+        "error",
+        "A part of the daemon does not get on: it has been at `what` for `seconds`, which is too long. systemd restarts the daemon soon.",
+        ("part", "what", "seconds"),
+        "Look at the disk and the kernel's log: mostly a call to the disk does not return. A training goes on meanwhile. Where the disk is "
+        "just slow, raise WatchdogSec of the unit.",
+    ),
+    "health.recovered": Event("info", "A part that was ailing gets on again.", ("part", "what")),
     "request.answered": Event("info", "What a command asked for was done, or refused; see `error`.", ("kind", "arguments", "error")),
     "config.reloaded": Event(
         "info",

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, Never
 
 from azaion_daemon.errors import AzaionError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.estimate import remaining_s, share_done
@@ -80,10 +81,12 @@ class GpuWatch:
         """Look until cancelled."""
         while True:
             looking = self._look()
-            while not (await asyncio.wait([looking], timeout=self._patience_s))[0]:
-                self.problem = "The NVIDIA driver does not answer. Look at nvidia-smi and the kernel's log."
+            with waiting_for("the NVIDIA driver"):  # a hung one cannot be helped, least of all by a restart
+                while not (await asyncio.wait([looking], timeout=self._patience_s))[0]:
+                    self.problem = "The NVIDIA driver does not answer. Look at nvidia-smi and the kernel's log."
             self.documents, self.problem = looking.result()
-            await asyncio.sleep(self._period_s)
+            with waiting_for("the next look at the GPUs"):
+                await asyncio.sleep(self._period_s)
 
     def _look(self) -> "asyncio.Future[_Found]":
         loop = asyncio.get_running_loop()

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from azaion_daemon.errors import OperatorError, OutsideError, ReleaseError
+from azaion_daemon.health import beat
 from azaion_daemon.publish.credentials import CdnCredentials
 from azaion_daemon.publish.uploads import Upload, UploadJournal, told_time
 
@@ -158,6 +159,7 @@ class CdnClient:
             answer = await self._downloader.get_object(Bucket=self._bucket, Key=key)
             async with answer["Body"]:
                 while chunk := await answer["Body"].read(_CHUNK_BYTES):
+                    beat()
                     yield chunk
 
     async def unfinished_uploads(self, prefix: str) -> list[tuple[Upload, float]] | None:
@@ -234,6 +236,7 @@ class CdnClient:
                 part.truncate(size)
                 part.seek(0)
                 answer = await self._uploader.upload_part(**upload.named(), PartNumber=number, Body=part)
+                beat()
                 parts.append({"PartNumber": number, "ETag": answer["ETag"]})
 
         try:
@@ -252,6 +255,7 @@ class CdnClient:
         from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
         where = f"The object store at {self._credentials.host}, {doing} in bucket {self._bucket}"
+        beat()
         try:
             yield
         except ClientError as error:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from azaion_daemon.errors import ReleaseError, StorageError
+from azaion_daemon.health import beat
 from azaion_daemon.publish.cipher import BLOCK_BYTES, Encryptor, ciphertext_size
 from azaion_daemon.store.durable import storage
 
@@ -74,6 +75,7 @@ def model_digests(model: Path) -> ModelDigests:
         model_size = os.fstat(file.fileno()).st_size
         bare, padded = hashlib.sha256(), hashlib.sha256(padding(model_size))
         while size := file.readinto(chunk):
+            beat()
             piece = memoryview(chunk)[:size]
             bare.update(piece)
             padded.update(piece)

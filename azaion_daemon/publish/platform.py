@@ -20,6 +20,7 @@ from typing import Any, Self
 import httpx
 
 from azaion_daemon.errors import OutsideError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish import answers
 from azaion_daemon.publish.cipher import CipherError, decrypt
@@ -271,7 +272,8 @@ class PlatformClient:
                 raise PlatformError(message, retry_after_s=asked_s) from cause
             wait_s = self._retry.wait_s(attempt, asked_s)
             log.warning("platform.retry", call=f"{method} {path}", why=why, attempt=attempt, retry_in_s=round(wait_s, 1))
-            await asyncio.sleep(wait_s)
+            with waiting_for(f"the platform: {why}"):
+                await asyncio.sleep(wait_s)
             attempt += 1
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from azaion_daemon.errors import ReleaseError
+from azaion_daemon.health import waiting_for
 
 NOT_INSTALLED = "onnxruntime is not installed here"
 IDENTICAL = "identical"
@@ -62,8 +63,9 @@ class OnnxProbe:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            async with asyncio.timeout(self.limit_s + _GRACE_S):
-                said, complained = await worker.communicate()
+            with waiting_for("the process that tries the model"):
+                async with asyncio.timeout(self.limit_s + _GRACE_S):
+                    said, complained = await worker.communicate()
         except TimeoutError:
             return f"it took longer than {self.limit_s} s"
         finally:

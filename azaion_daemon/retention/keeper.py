@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext,
 from pathlib import Path
 from typing import Never
 
+from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.retention.facts import living_workers, look_at_disk
 from azaion_daemon.retention.removal import name_of, remove, set_aside, set_aside_before
@@ -69,7 +70,7 @@ class Keeper:
         while True:
             self._due.clear()
             await self.make_pass()
-            with suppress(TimeoutError):
+            with suppress(TimeoutError), waiting_for("the next look at what may be removed"):
                 async with asyncio.timeout(_PERIOD_S):
                     await self._due.wait()
 
@@ -183,7 +184,8 @@ class Keeper:
                 freed += portion
                 began = time.monotonic()
                 portion = await _to_its_end(lambda: next(portions, None))
-                await asyncio.sleep(max(_PAUSE_S, time.monotonic() - began))
+                with waiting_for("others to have their turn at the disk"):
+                    await asyncio.sleep(max(_PAUSE_S, time.monotonic() - began))
         except OSError as error:
             log.warning("retention.failed", name=str(aside), why=str(error))
         else:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from azaion_daemon.errors import RootError
+from azaion_daemon.health import Pulse, calling, waiting_for
 from azaion_daemon.store.audit import write_audit
 from azaion_daemon.store.database import create_database, open_database, read_database, sqlite_errors, transaction
 from azaion_daemon.store.due import IMAGE_LOST, DueTables, note_change, write_job
@@ -410,8 +411,10 @@ class Ledger:
 class LedgerThread:
     """Runs the ledger's blocking calls on one thread, in the order in which they are awaited."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, pulse: Pulse | None = None) -> None:
+        """`pulse` is the thread's own: whoever awaits a call waits for something that is watched by itself."""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._pulse = pulse
         self.ledger = ledger
 
     async def __call__(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -422,10 +425,11 @@ class LedgerThread:
         """
 
         def call() -> T:
-            with sqlite_errors("using the ledger"):
+            with calling(self._pulse, getattr(function, "__name__", "a call")), sqlite_errors("using the ledger"):
                 return function(*args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
+        with waiting_for("the ledger"):
+            return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def close(self) -> None:
         """Finish the calls under way and close the ledger."""

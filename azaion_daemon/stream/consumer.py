@@ -16,6 +16,7 @@ from typing import Never
 from rstream import OffsetType
 
 from azaion_daemon.errors import ConfigError, OutsideError, StreamMismatchError
+from azaion_daemon.health import strand, waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.sections import StreamSettings
 from azaion_daemon.store.records import Position
@@ -134,7 +135,7 @@ class StreamConsumer:
         self._said = repeated > 0
         if repeated:
             log.warning("stream.disconnected", why=why, retry_in_s=round(pause, 1), repeated=repeated)
-        with suppress(TimeoutError):
+        with suppress(TimeoutError), waiting_for(f"the broker: {why}"):
             async with asyncio.timeout(pause):
                 await self._reconfigured.wait()
 
@@ -144,18 +145,23 @@ class StreamConsumer:
         self._connected_at = None
         if self._said:
             log.info("stream.connecting", host=self._settings.host, port=self._settings.port, attempt=self.health.attempts)
-        reading = asyncio.create_task(self._read(), name="stream-attempt")
+        reading = asyncio.create_task(self._attempt_to_read(), name="stream-attempt")
         changed = asyncio.create_task(self._reconfigured.wait())
         try:
-            await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
+            with waiting_for("the end of the connection"):  # what reads it is watched by itself
+                await asyncio.wait({reading, changed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await end(reading, changed)  # one owner: an attempt is over before the next one begins
         if not reading.cancelled():
             reading.result()
 
+    async def _attempt_to_read(self) -> None:
+        with strand("connection"):
+            await self._read()
+
     async def _read(self) -> None:
         start = await self._next_start()
-        backlog = asyncio.create_task(self._watch_backlog(), name="stream-backlog")
+        backlog = asyncio.create_task(self._keep_watching_backlog(), name="stream-backlog")
         try:
             async with Session(self._settings) as session:
                 subscription = Subscription(self._settings, start, self._take, session)
@@ -270,16 +276,22 @@ class StreamConsumer:
             self.health.offset = None
             log.warning("stream.begun_anew", stream=stream, position=position.position)
 
+    async def _keep_watching_backlog(self) -> Never:
+        with strand("backlog"):
+            await self._watch_backlog()
+
     async def _watch_backlog(self) -> Never:
         """Ask for the stream's end while the newest message was old when it came."""
         health = self.health
         while True:
-            await asyncio.sleep(_LOOK_S)
+            with waiting_for("the next look at the stream's end"):
+                await asyncio.sleep(_LOOK_S)
             if health.connected and health.lag_s is not None and health.lag_s > _LAGGING_S and not health.caught_up:
                 with suppress(OutsideError, ConfigError):
                     asked_at = time.time()
                     health.newest_offset, health.newest_asked_at = await newest_offset(self._settings), asked_at
-                await asyncio.sleep(_BACKLOG_PERIOD_S)
+                with waiting_for("the next look at the stream's end"):
+                    await asyncio.sleep(_BACKLOG_PERIOD_S)
 
 
 def _advice(stream: str, mismatch: Mismatch, position: Position) -> str:

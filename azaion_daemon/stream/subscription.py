@@ -18,6 +18,7 @@ from rstream import schema
 from rstream.client import Client
 
 from azaion_daemon.errors import OutsideError
+from azaion_daemon.health import beat, strand, waiting_for
 from azaion_daemon.sections import StreamSettings
 from azaion_daemon.stream.cancelling import end
 from azaion_daemon.stream.events import RawMessage
@@ -108,7 +109,8 @@ class Subscription:
             asyncio.create_task(self._watch(client), name="stream-watch"),
         }
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            with waiting_for("the end of the connection"):
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await next(iter(done))
         finally:
             self._ended.cancel()
@@ -116,8 +118,15 @@ class Subscription:
         raise AssertionError("neither ends without an error")
 
     async def _unpack(self, chunks: "asyncio.Queue[schema.Deliver]") -> Never:
-        while True:
-            await self._unpacked.put(await self._take_apart(await chunks.get()))
+        with strand("unpack"):
+            while True:
+                with waiting_for("chunks"):
+                    chunk = await chunks.get()
+                unpacked = await self._take_apart(chunk)
+                del chunk
+                with waiting_for("the chunk before to be handed on"):
+                    await self._unpacked.put(unpacked)
+                del unpacked
 
     async def _take_apart(self, chunk: schema.Deliver) -> _Unpacked:
         first = chunk.chunk_first_offset
@@ -131,9 +140,13 @@ class Subscription:
         return _Unpacked(first, chunk.timestamp / 1000, messages)
 
     async def _read(self, client: Client) -> Never:
-        while True:
-            await self._hand_on(await self._unpacked.get())
-            await client.credit(SUBSCRIPTION, 1)
+        with strand("hand on"):
+            while True:
+                with waiting_for("messages"):
+                    chunk = await self._unpacked.get()
+                await self._hand_on(chunk)
+                del chunk
+                await client.credit(SUBSCRIPTION, 1)
 
     async def _hand_on(self, chunk: _Unpacked) -> None:
         first, written_at, messages = chunk
@@ -146,6 +159,7 @@ class Subscription:
                 await self._take(offset, data, written_at)
                 self._after = offset
             if time.monotonic() > turn_ends:
+                beat()
                 await asyncio.sleep(0)
                 turn_ends = time.monotonic() + _LONGEST_TURN_S
 

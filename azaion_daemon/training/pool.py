@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from azaion_daemon.errors import TrainingError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import storage_error
 from azaion_daemon.training.gpus import Gpus, not_given_back
@@ -216,7 +217,7 @@ class WorkerPool:
         standstill = Standstill(self._ceilings)
         try:
             while not ended.is_set():
-                with suppress(TimeoutError):
+                with suppress(TimeoutError), waiting_for(f"the training of job {job.path.name}, which is under way"):
                     async with asyncio.timeout(self._progress_s):
                         await ended.wait()
                 progress = await asyncio.to_thread(_progress_of, worker, job)
