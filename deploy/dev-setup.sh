@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, RabbitMQ and Chromium from the distribution.
+# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, and from the distribution RabbitMQ, Chromium
+# and systemd's tools.
 # Running it again costs nothing while the lock has not changed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,6 +11,7 @@ STAMP=$VENV/.installed
 RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 POLICY=/usr/sbin/policy-rc.d
 NO_CHROMIUM=$VENV/.no-chromium
+NO_SYSTEMD=$VENV/.no-systemd
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -117,7 +119,24 @@ install_chromium() {
     fi
 }
 
+# A test has it look at the unit; nothing of it is started.
+install_systemd() {
+    if command -v systemd-analyze >/dev/null || [ -e "$NO_SYSTEMD" ]; then return; fi
+    if ! may_be_root || ! command -v apt-get >/dev/null; then
+        say "systemd-analyze is not installed, so no test will look at the unit. To have it, run as root: apt-get install systemd"
+        return
+    fi
+    say "installing systemd-analyze from the distribution"
+    if apt_install systemd; then
+        say "systemd-analyze is installed"
+    else
+        touch "$NO_SYSTEMD"
+        say "apt-get could not install systemd; see above. No test will look at the unit. Remove $NO_SYSTEMD to try again."
+    fi
+}
+
 install_python_packages
 install_rabbitmq
 install_chromium
+install_systemd
 say "ready"
