@@ -22,7 +22,7 @@ from azaion_daemon.conducting.promoting import Promoter
 from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.dataset.classes import Classes, load_classes
 from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
-from azaion_daemon.health import PUBLISH_LIMIT_S, STEP_LIMIT_S, Vitals, waiting_for, working
+from azaion_daemon.health import JOB_LIMIT_S, PUBLISH_LIMIT_S, STEP_LIMIT_S, Vitals, waiting_for, working
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
@@ -61,17 +61,18 @@ T = TypeVar("T")
 
 def run(config: Path) -> int:
     """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status."""
+    notifier = Notifier.taken_from(os.environ)
     try:
         settings = load_settings(config)
     except ConfigError as unusable:
         with logging_to(sys.stdout, level="info", style="auto"):
             log.error("daemon.failed", error=str(unusable), kind="ConfigError")  # noqa: TRY400 - expected: no traceback
+        notifier.status(f"Failed: {unusable}")
         return unusable.exit_code
     with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format):
         log.info("daemon.starting", version=__version__, pid=os.getpid(), config=str(config), root=str(settings.directories.root))
         reuse_memory_of_messages()
         faulthandler.enable()  # systemd's watchdog ends a daemon that hangs with SIGABRT: then it says where each thread was
-        notifier = Notifier.taken_from(os.environ)
         exit_code = 0
         try:
             _prepare_and_serve(settings, config, notifier)
@@ -83,6 +84,7 @@ def run(config: Path) -> int:
             exit_code = error.exit_code
         except* Exception:
             log.exception("daemon.crashed")
+            notifier.status("Failed: by a fault of the program, see the journal")
             exit_code = 1
     return exit_code
 
@@ -185,7 +187,7 @@ class Daemon:
             async with self._platform:
                 async with self._watchdog.starting():
                     self._notifier.status("Starting: what the last run has left is finished")
-                    await self._vitals.watched("recover", self._recover())
+                    await self._vitals.watched("recover", self._recover(), limit_s=JOB_LIMIT_S)  # debris may be a whole dataset
                 await self._work()
         finally:
             self._pipeline.close()

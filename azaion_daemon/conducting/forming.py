@@ -215,7 +215,8 @@ class DatasetFormer:
         log.info("dataset.resized", outcomes=dict(counts), bytes=written, seconds=round(time.monotonic() - started, 1))
 
     def _on_progress(self, progress: Progress) -> None:
-        beat()
+        if progress != self.resizing:
+            beat()
         self.resizing = progress
 
     async def _prune(self, *, bound_bytes: int, keep: Iterable[str] = ()) -> None:

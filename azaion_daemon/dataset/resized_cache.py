@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from azaion_daemon.dataset.reduction import Reduction
+from azaion_daemon.health import beat
 from azaion_daemon.store.durable import remove_temporaries, storage
 
 
@@ -67,6 +68,7 @@ def prune(cache: Path, *, bound_bytes: int, keep: Iterable[str] = ()) -> Pruned:
         while unused and left - bytes_ > bound_bytes:
             file = unused.pop()
             os.unlink(file.path)  # noqa: PTH108 - there may be a hundred thousand
+            beat()
             files += 1
             bytes_ += file.bytes
     return Pruned(files, bytes_)

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,20 @@ def test_it_is_ready_without_a_broker_and_says_what_it_does_until_it_stops(site:
         running.stop()
         manager.wait_for(lambda word: "STOPPING" in word, after=before)
         assert not any(is_ready(word) for word in manager.words[before:])
+
+
+@pytest.mark.parametrize(("port", "consuming"), [("1", "consume"), (None, "consume: connection: hand on")])
+def test_idle_every_part_waits_for_something_that_has_a_name(site: Site, manager: Manager, port: str | None, consuming: str) -> None:
+    site.configure({} if port is None else {"RABBITMQ_PORT": port})
+
+    def idle(status: dict[str, Any]) -> bool:
+        parts = {name: one for name, one in status["health"]["parts"].items() if name != "report"}  # that one writes this
+        return parts.keys() >= {*PARTS, consuming} - {"report"} and all(one["limit_s"] is None for one in parts.values())
+
+    with daemon(site, manager, watchdog_s=60) as running:
+        parts = running.wait_for_status(idle, "every part waits")["health"]["parts"]
+    assert parts["answer"]["what"] == "waiting for requests"
+    assert parts[consuming]["what"].startswith("waiting for the broker: no connection" if port else "waiting for messages")
 
 
 def test_a_start_that_fails_says_why(site: Site, manager: Manager) -> None:

@@ -84,7 +84,8 @@ def test_nothing_takes_from_a_worker_what_it_needs_when_the_unit_stops_or_while_
     found = directives()
     assert found["KillMode"] == ["process"]
     harmful = {
-        "MemoryDenyWriteExecute", "OOMScoreAdjust", "PrivateDevices", "PrivateNetwork", "PrivateTmp", "RemoveIPC", "RuntimeDirectory",
+        "MemoryDenyWriteExecute", "OOMScoreAdjust", "PrivateDevices", "PrivateNetwork", "PrivateTmp", "PrivateUsers", "RemoveIPC",
+        "RuntimeDirectory",
     }  # fmt: skip
     assert harmful & found.keys() == set()
     reasons = "".join(line for line in UNIT.read_text().splitlines() if line.startswith("#"))
