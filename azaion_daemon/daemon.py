@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azaion_daemon import __version__
 from azaion_daemon.conducting.conductor import Conductor
@@ -47,6 +47,9 @@ from azaion_daemon.stream.tls import tls_context
 from azaion_daemon.training.gpus import PatientGpus
 from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from azaion_daemon.metrics.server import MetricsServer
 
 log = get_logger(__name__)
 
@@ -151,8 +154,11 @@ class Daemon:
             outbox=self._outbox,
             gpus=self._gpus,
             reloader=self._reloader,
+            platform=self._platform,
+            publisher=self._publisher,
         )
-        self._reporter = Reporter(parts, layout, config)
+        self._metrics = _metrics_server(settings)
+        self._reporter = Reporter(parts, layout, config, tell=self._metrics.take if self._metrics else lambda _: None)
         self._stop = asyncio.Event()
         self._asked = asyncio.Event()
         self._asked.set()  # there may be requests from the time before the start
@@ -165,6 +171,8 @@ class Daemon:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        if self._metrics is not None:
+            self._metrics.start()
         try:
             async with self._platform:
                 await self._pipeline.recover()
@@ -175,6 +183,8 @@ class Daemon:
             self._reporter.state = "stopped"
             await self._reporter.write()
             await asyncio.to_thread(self._ledger.close)
+            if self._metrics is not None:
+                await asyncio.to_thread(self._metrics.close)
 
     def _ask_to_stop(self) -> None:
         self._stop.set()
@@ -260,6 +270,14 @@ class Daemon:
             await self._pipeline.recount()
             self._digester.look_again()
         return document
+
+
+def _metrics_server(settings: Settings) -> "MetricsServer | None":
+    if (address := settings.metrics.address) is None:
+        return None
+    from azaion_daemon.metrics.server import MetricsServer  # noqa: PLC0415 - its libraries take memory, and most need none
+
+    return MetricsServer(*address)
 
 
 def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -50,6 +50,8 @@ class Reloader:
         """What the daemon works with."""
         self.loaded_at = time.time()
         self.last: LastReload | None = None
+        self.reloads = {"ok": 0, "failed": 0}
+        """How many there were since the start."""
         self._config = config
         self._take = take
         self._asked = asyncio.Event()
@@ -64,6 +66,7 @@ class Reloader:
             await self._asked.wait()
             self._asked.clear()
             self.last = await self._reload()
+            self.reloads["ok" if self.last.error is None else "failed"] += 1
 
     async def _reload(self) -> LastReload:
         begun, at = time.monotonic(), time.time()

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, RabbitMQ and Chromium from the distribution.
+# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies; RabbitMQ, Chromium and promtool from the
+# distribution.
 # Running it again costs nothing while the lock has not changed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,6 +11,8 @@ STAMP=$VENV/.installed
 RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 POLICY=/usr/sbin/policy-rc.d
 NO_CHROMIUM=$VENV/.no-chromium
+PROMTOOL=$VENV/bin/promtool
+NO_PROMTOOL=$VENV/.no-promtool
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -117,7 +120,38 @@ install_chromium() {
     fi
 }
 
+# Lists of packages may be missing or old on a fresh machine.
+fetch_package() {
+    (cd "$1" && apt-get download "$2") && return
+    may_be_root && as_root apt-get update && (cd "$1" && apt-get download "$2")
+}
+
+# Tests look at metrics and alert rules with it. The one file is taken out of the package, which is not installed: no service of it can start.
+install_promtool() {
+    if [ -x "$PROMTOOL" ] || command -v promtool >/dev/null || [ -e "$NO_PROMTOOL" ]; then return; fi
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        say "promtool is not installed, so no test will look at the alert rules. It is part of Prometheus"
+        return
+    fi
+    say "taking promtool out of the distribution's package prometheus"
+    unpacked=$VENV/prometheus
+    rm -rf "$unpacked"
+    mkdir "$unpacked"
+    log=$VENV/apt.log
+    if fetch_package "$unpacked" prometheus >"$log" 2>&1 </dev/null &&
+        dpkg-deb --fsys-tarfile "$unpacked"/prometheus_*.deb | tar -x -C "$unpacked" ./usr/bin/promtool &&
+        mv "$unpacked/usr/bin/promtool" "$PROMTOOL"; then
+        say "promtool is there"
+    else
+        cat "$log" >&2
+        touch "$NO_PROMTOOL"
+        say "promtool could not be had; see above. No test will look at the alert rules. Remove $NO_PROMTOOL to try again."
+    fi
+    rm -rf "$unpacked"
+}
+
 install_python_packages
 install_rabbitmq
 install_chromium
+install_promtool
 say "ready"

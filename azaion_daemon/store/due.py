@@ -110,6 +110,11 @@ class DueTables:
             schedule_settled=settled[0] if settled else None,
         )
 
+    def newest_change(self) -> float | None:
+        """When the validated annotations last changed, in seconds since the epoch; None when they never did since the ledger was made."""
+        row = self._db.execute("SELECT ended FROM changes ORDER BY id DESC LIMIT 1").fetchone()
+        return None if row is None else float(row[0])
+
     def waiting(self) -> tuple[TrainingRequest, ...]:
         """What was asked for and no job has taken up, the oldest first."""
         rows = self._db.execute("SELECT id, time, reason, trial, epochs FROM training_requests WHERE job IS NULL ORDER BY rowid")
