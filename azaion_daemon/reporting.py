@@ -75,9 +75,9 @@ class Reporter:
 
     async def write(self) -> None:
         """Replace the status once."""
-        document = await self.document()
-        self._tell(document)
         with suppress(OSError):  # a full disk must not end the daemon for its status; what matters notices by itself
+            document = await self.document()
+            self._tell(document)
             await asyncio.to_thread(write_status, self._layout, document)
 
     async def document(self) -> dict[str, Any]:

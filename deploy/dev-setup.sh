@@ -126,7 +126,7 @@ fetch_package() {
     may_be_root && as_root apt-get update && (cd "$1" && apt-get download "$2")
 }
 
-# Tests look at metrics and alert rules with it. The one file is taken out of the package, which is not installed: no service of it can start.
+# Tests look at metrics and alert rules with it. The file is taken out of the package, which is not installed: no service can start.
 install_promtool() {
     if [ -x "$PROMTOOL" ] || command -v promtool >/dev/null || [ -e "$NO_PROMTOOL" ]; then return; fi
     if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then

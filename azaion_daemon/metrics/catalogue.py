@@ -1,7 +1,8 @@
 """Every metric: its name, which is stable and alerted on, its kind, what it means and its labels.
 
 Tests hold what is exported, and the alert rules, against it, and the operator's guide has a page that is made from it. Labels have few
-values: those of a set that the code knows, a GPU of this machine, or a training that is under way.
+values: those of a set that the code knows, a GPU of this machine, or the job of a training that is under way (`training`: Prometheus
+itself has a label `job`).
 """
 
 from typing import Literal, NamedTuple
@@ -77,13 +78,13 @@ CATALOGUE: dict[str, Metric] = {
     "azaion_jobs_ended_total": Metric(
         "counter", "Trainings that ended: accepted, rejected, held, tried (a trial), failed or cancelled.", ("state",)
     ),
-    "azaion_training_epoch": Metric("gauge", "Epoch that a training under way is in, from 1.", ("job",)),
-    "azaion_training_epochs": Metric("gauge", "How many it has.", ("job",)),
-    "azaion_training_progress_ratio": Metric("gauge", "Which share of them is done, 0..1.", ("job",)),
+    "azaion_training_epoch": Metric("gauge", "Epoch that a training under way is in, from 1.", ("training",)),
+    "azaion_training_epochs": Metric("gauge", "How many it has.", ("training",)),
+    "azaion_training_progress_ratio": Metric("gauge", "Which share of them is done, 0..1.", ("training",)),
     "azaion_training_last_progress_timestamp_seconds": Metric(
-        "gauge", "When its worker last got on: another phase, step, epoch or batch.", ("job",)
+        "gauge", "When its worker last got on: another phase, step, epoch or batch.", ("training",)
     ),
-    "azaion_training_map50_95_ratio": Metric("gauge", "mAP50-95 of its last epoch, on the validation images, 0..1.", ("job",)),
+    "azaion_training_map50_95_ratio": Metric("gauge", "mAP50-95 of its last epoch, on the validation images, 0..1.", ("training",)),
     # Models and releases
     "azaion_models": Metric("gauge", "Models in the ledger."),
     "azaion_model_map50_ratio": Metric("gauge", "mAP50 of the current model, 0..1; absent when it is not known."),

@@ -149,7 +149,8 @@ class DueTables:
             db.executemany("UPDATE training_requests SET job=? WHERE id=?", ((job.id, request.id) for request in requests))
             if not job.trial:
                 db.execute("UPDATE schedule SET settled=?", (job.created,))
-            db.execute("DELETE FROM changes WHERE position < ?", (self._judged().position,))
+            # The newest one stays, for whoever wants to know when that was.
+            db.execute("DELETE FROM changes WHERE position < ? AND id < (SELECT max(id) FROM changes)", (self._judged().position,))
 
     def settle_schedule(self, schedule: str, until: float) -> None:
         """Record that all its times until then have been dealt with."""
