@@ -1,68 +1,26 @@
 """The real daemon as Prometheus sees it."""
 
-import http.client
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from azaion_daemon.metrics.catalogue import CATALOGUE
 from azaion_daemon.sandbox.annotations import Message
 from azaion_daemon.sandbox.broker import Broker
 from azaion_daemon.sandbox.scenario import Fate, scenario
 from tests.harness import Site, ingested
-
-Samples = dict[tuple[str, tuple[str, ...]], float]
+from tests.integration.scraping import address, scraped_until, serve_metrics
 
 
 @pytest.fixture
 def site(tmp_path: Path, broker: Broker, stream: str) -> Site:
     made = Site(tmp_path, broker, stream)
-    made.overrides["metrics"] = {"listen": f"127.0.0.1:{free_port()}"}
+    serve_metrics(made)
     made.prepare()
     return made
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def address(site: Site) -> tuple[str, int]:
-    host, _, port = site.overrides["metrics"]["listen"].rpartition(":")
-    return host, int(port)
-
-
-def scraped(site: Site) -> Samples:
-    """By name and the values of labels; nothing while there is no answer."""
-    connection = http.client.HTTPConnection(*address(site), timeout=10)
-    try:
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        if answer.status != 200:
-            return {}
-        text = answer.read().decode()
-    except OSError:
-        return {}
-    finally:
-        connection.close()
-    return {
-        (sample.name, tuple(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def scraped_until(site: Site, reached: Callable[[Samples], bool]) -> Samples:
-    deadline = time.monotonic() + 60
-    while not ((found := scraped(site)) and reached(found)):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.05)
-    return found
 
 
 def test_what_is_scraped_while_messages_flow_is_what_the_status_says(site: Site) -> None:
