@@ -101,6 +101,7 @@ class Reporter:
                 "loaded_at": parts.reloader.loaded_at,
                 "last_reload": None if last is None else last.document(),
             },
+            "log": {"lost_lines": dropped_lines()},
             "stream": self._stream(),
             "annotations": {
                 **{home.value: count for home, count in ingest.counts.items()},
@@ -152,7 +153,6 @@ class Reporter:
                 "api_retries": parts.platform.retries,
                 "cdn_retries": parts.publisher.cdn_retries,
             },
-            "log_lines_dropped": dropped_lines(),
         }
 
     def _stream(self) -> dict[str, Any]:

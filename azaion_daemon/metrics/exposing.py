@@ -81,7 +81,7 @@ def samples(snapshot: Snapshot) -> Iterator[Sample]:
         ailing = {one["part"] for one in health["ailing"]}
         for part in health["parts"]:
             yield "azaion_part_healthy", (part,), part not in ailing
-    yield "azaion_log_lines_dropped_total", (), totals["log_lines_dropped"]
+    yield "azaion_log_lines_dropped_total", (), status["log"]["lost_lines"]
     yield from _config(status["config"], totals["reloads"])
     yield from _stream(status["stream"], totals["stream"])
     yield from _annotations(status["annotations"], totals["ingest"])

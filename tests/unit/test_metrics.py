@@ -26,6 +26,7 @@ def full_status() -> dict[str, Any]:
         "state": "running",
         "config": {"loaded_at": 1e9, "last_reload": {"ok": False, "at": 1e9 + 5, "restart_required": ["stream.name"]}},
         "health": {"ok": False, "ailing": [{"part": "publish"}], "parts": {"publish": {}, "write": {}}},
+        "log": {"lost_lines": 0},
         "stream": {
             "connected": True, "refused": False, "position": 41, "offset": 40, "last_message_age_s": 1.5, "reconnects": 2, "behind_s": 0.5,
             "backlog_messages": 7, "waiting_messages": 3, "waiting_bytes": 900, "paused": None,
@@ -51,7 +52,7 @@ def full_status() -> dict[str, Any]:
         "totals": {
             "ingest": Totals().document(), "stream": {"failures": 3}, "reloads": {"ok": 1, "failed": 2},
             "jobs_ended": dict.fromkeys(OUTCOMES, 0),
-            "releases": {"published": 1, "failures": 5, "api_retries": 6, "cdn_retries": 7}, "log_lines_dropped": 0,
+            "releases": {"published": 1, "failures": 5, "api_retries": 6, "cdn_retries": 7},
         },
     }  # fmt: skip
 
