@@ -1,5 +1,5 @@
 # Everything runs in .venv, which `make setup` makes and keeps up to date. Nothing outside this directory is touched, but for the
-# distribution's RabbitMQ and Chromium, installed when they are absent.
+# distribution's RabbitMQ and Chromium, installed when they are absent; promtool is taken out of its Prometheus.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench lock clean
 .SILENT:
@@ -13,7 +13,7 @@ benchmarks := $(patsubst tests/benchmarks/%.py,%,$(filter-out %/__init__.py,$(wi
 help: ## show these targets
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
 
-setup: ## virtual environment, locked dependencies, RabbitMQ, Chromium
+setup: ## virtual environment, locked dependencies, RabbitMQ, Chromium, promtool
 	sh deploy/dev-setup.sh
 
 demo: setup ## the main job from end to end, with real parts on this machine alone

@@ -10,9 +10,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from azaion_daemon import __version__
 from azaion_daemon.conducting.conductor import Conductor
@@ -53,6 +53,9 @@ from azaion_daemon.training.gpus import PatientGpus
 from azaion_daemon.training.nvml import NvmlGpus
 from azaion_daemon.training.pool import WorkerPool
 from azaion_daemon.watchdog import Watchdog, patience
+
+if TYPE_CHECKING:
+    from azaion_daemon.metrics.server import MetricsServer
 
 log = get_logger(__name__)
 
@@ -169,8 +172,11 @@ class Daemon:
             gpus=self._gpus,
             reloader=self._reloader,
             vitals=self._vitals,
+            platform=self._platform,
+            publisher=self._publisher,
         )
-        self._reporter = Reporter(parts, layout, config, lambda document: notifier.status(status_line(document)))
+        self._metrics = _metrics_server(settings)
+        self._reporter = Reporter(parts, layout, config, self._tell)
         self._stop = asyncio.Event()
         self._asked = asyncio.Event()
         self._asked.set()  # there may be requests from the time before the start
@@ -183,6 +189,8 @@ class Daemon:
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
         loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        if self._metrics is not None:
+            self._metrics.start()
         try:
             async with self._platform:
                 async with self._watchdog.starting():
@@ -194,6 +202,8 @@ class Daemon:
             self._reporter.state = "stopped"
             await self._reporter.write()
             await asyncio.to_thread(self._ledger.close)
+            if self._metrics is not None:
+                await asyncio.to_thread(self._metrics.close)
 
     async def _recover(self) -> None:
         await self._pipeline.recover()
@@ -249,6 +259,12 @@ class Daemon:
         ledger = self._ledger.ledger
         return Resume(await self._ledger(ledger.position, self._stream), await self._ledger(ledger.last_position))
 
+    def _tell(self, document: Mapping[str, Any]) -> None:
+        """Whoever shows the status elsewhere than in its file."""
+        self._notifier.status(status_line(document))
+        if self._metrics is not None:
+            self._metrics.take(document)
+
     def _take(self, settings: Settings) -> None:
         """Tell every part what it works with from now on."""
         self._consumer.reconfigure(settings.stream)
@@ -296,6 +312,14 @@ class Daemon:
             await self._pipeline.recount()
             self._digester.look_again()
         return document
+
+
+def _metrics_server(settings: Settings) -> "MetricsServer | None":
+    if (address := settings.metrics.address) is None:
+        return None
+    from azaion_daemon.metrics.server import MetricsServer  # noqa: PLC0415 - its libraries take memory, and most need none
+
+    return MetricsServer(*address)
 
 
 def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -130,6 +130,9 @@ class Outbox:
         self._swapping = False
         self.publishing: int | None = None
         """The serial of the release that is being tried just now."""
+        self.published = 0
+        self.failures = 0
+        """How many releases were published, and how many tries have failed, since the start."""
 
     async def order(self, model_sha256: str) -> None:
         """Have a model published. Ordering the newest one again changes nothing."""
@@ -191,6 +194,7 @@ class Outbox:
         else:
             if published is not None:
                 await self._record(self._ledger.update_release, release.serial, "published", details=asdict(published))
+                self.published += 1
         finally:
             self.publishing = None
 
@@ -250,6 +254,7 @@ class Outbox:
 
     async def _postpone(self, release: Release, why: str, wait_s: float | None, attempts: int = 0) -> None:
         """Say why a release waits, and wait, or until something changes. One that was superseded meanwhile stays so."""
+        self.failures += attempts > 0
         tries = Tries(attempts, None if wait_s is None else self._clock() + wait_s)
         if not await self._record(self._ledger.postpone_release, release.serial, why, details=asdict(tries)):
             return

@@ -59,6 +59,8 @@ class Reloader:
         """What the daemon works with."""
         self.loaded_at = time.time()
         self.last: LastReload | None = None
+        self.reloads = {"ok": 0, "failed": 0}
+        """How many there were since the start."""
         self._config = config
         self._take = take
         self._around = around
@@ -76,6 +78,7 @@ class Reloader:
             self._asked.clear()
             with self._around():
                 self.last = await self._reload()
+            self.reloads["ok" if self.last.error is None else "failed"] += 1
 
     async def _reload(self) -> LastReload:
         begun, at = time.monotonic(), time.time()

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,15 +18,20 @@ from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.health import Vitals, waiting_for
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.logs import dropped_lines
 from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.status import disk, write_status
+from azaion_daemon.ops.tally import Tally
 from azaion_daemon.orders import jobs_document
 from azaion_daemon.outbox import Outbox, shown
+from azaion_daemon.publish.platform import PlatformClient
+from azaion_daemon.publish.release import Publisher
 from azaion_daemon.reloading import Reloader
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Model
+from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.stream.consumer import StreamConsumer
+from azaion_daemon.training.states import JobState
 
 _PERIOD_S = 1.0
 _RELEASES = 10
@@ -46,10 +52,12 @@ class Parts:
     gpus: GpuWatch
     reloader: Reloader
     vitals: Vitals
+    platform: PlatformClient
+    publisher: Publisher
 
 
 class Reporter:
-    """Writes the status, again and again."""
+    """Writes the status, again and again, and hands it to whoever else wants it."""
 
     def __init__(self, parts: Parts, layout: Layout, config: Path, tell: Callable[[Mapping[str, Any]], None] = lambda _: None) -> None:
         """`tell` is given each status that is written."""
@@ -59,6 +67,7 @@ class Reporter:
         self._layout = layout
         self._config = config
         self._tell = tell
+        self._tally = Tally()
 
     async def run(self) -> None:
         """Keep the status up to date."""
@@ -69,9 +78,9 @@ class Reporter:
 
     async def write(self) -> None:
         """Replace the status once."""
-        document = await self.document()
-        self._tell(document)
         with suppress(OSError):  # a full disk must not end the daemon for its status; what matters notices by itself
+            document = await self.document()
+            self._tell(document)
             await asyncio.to_thread(write_status, self._layout, document)
 
     async def document(self) -> dict[str, Any]:
@@ -83,6 +92,8 @@ class Reporter:
         releases = await parts.ledger(ledger.releases)
         jobs = await parts.ledger(ledger.jobs)
         last = parts.reloader.last
+        under_way = parts.conductor.under_way
+        self._tally.look(jobs, {one.job.id: one.progress for one in under_way}, time.time())
         return {
             "version": __version__,
             "state": self.state,
@@ -94,6 +105,7 @@ class Reporter:
                 "last_reload": None if last is None else last.document(),
             },
             "health": parts.vitals.document(),
+            "log": {"lost_lines": dropped_lines()},
             "stream": self._stream(),
             "annotations": {
                 **{home.value: count for home, count in ingest.counts.items()},
@@ -106,13 +118,45 @@ class Reporter:
                 "why": parts.trigger.decision.why,
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
-                "jobs": jobs_document(jobs, parts.conductor.under_way),
+                "last_change": await parts.ledger(ledger.due.newest_change),
+                "states": {state.value: count for state, count in _by_state(jobs).items()},
+                "jobs": [one | {"got_on": self._tally.got_on(one["id"])} for one in jobs_document(jobs, under_way)],
             },
-            "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
+            "models": {
+                "current": next((_model(model) for model in models if model.current), None),
+                "count": len(models),
+                "published": _published(releases),
+            },
             "releases": [shown(release, parts.outbox.publishing) for release in releases[-_RELEASES:]],
-            "disk": disk(self._layout.root),
+            "disk": await asyncio.to_thread(self._disk),
             "gpus": parts.gpus.documents,
             "gpus_problem": parts.gpus.problem,
+            "api": {"login_refused": parts.platform.login_refused},
+            "totals": self._totals(),
+        }
+
+    def _disk(self) -> dict[str, Any]:
+        ledger = self._layout.ledger
+        size = 0
+        for path in (ledger, ledger.with_name(f"{ledger.name}-wal")):
+            with suppress(OSError):
+                size += path.stat().st_size
+        return {**disk(self._layout.root), "ledger_bytes": size}
+
+    def _totals(self) -> dict[str, Any]:
+        """What only grows, counted since the start."""
+        parts = self._parts
+        return {
+            "ingest": parts.pipeline.state.totals.document(),
+            "stream": {"failures": parts.consumer.health.failures},
+            "reloads": dict(parts.reloader.reloads),
+            "jobs_ended": dict(self._tally.ended),
+            "releases": {
+                "published": parts.outbox.published,
+                "failures": parts.outbox.failures,
+                "api_retries": parts.platform.retries,
+                "cdn_retries": parts.publisher.cdn_retries,
+            },
         }
 
     def _stream(self) -> dict[str, Any]:
@@ -121,6 +165,7 @@ class Reporter:
         return {
             "connected": stream.connected,
             "why": stream.why,
+            "refused": stream.refused,
             "position": ingest.position,
             "offset": ingest.offset,
             "last_message_age_s": None if stream.last_message is None else round(time.monotonic() - stream.last_message, 1),
@@ -134,6 +179,19 @@ class Reporter:
             "messages_per_s": round(messages_per_s, 1),
             "bytes_per_s": round(bytes_per_s),
         }
+
+
+def _by_state(jobs: Sequence[Job]) -> dict[JobState, int]:
+    found = Counter(job.state for job in jobs)
+    return {state: found[state] for state in JobState}
+
+
+def _published(releases: Sequence[Release]) -> dict[str, Any] | None:
+    """The release that consumers have: when it was published."""
+    for one in reversed(releases):
+        if one.state == "published":
+            return {"serial": one.serial, "sha256": one.model_sha256, "at": one.changed}
+    return None
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Every field says how a changed value takes effect: `live` (at the next reload), 
 `restart`. The reference of every setting, with the reasons, is `config.template.yaml`.
 """
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -304,4 +305,20 @@ class LogSettings(Section):
 class MetricsSettings(Section):
     """Where Prometheus reads metrics."""
 
-    listen: Annotated[str | None, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^\s:]+):\d{1,5}$"), RESTART] = None
+    listen: Annotated[str | None, RESTART] = None
+
+    @field_validator("listen")
+    @classmethod
+    def _possible(cls, listen: str | None) -> str | None:
+        found = None if listen is None else re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:\[\]/]+):([0-9]{1,5})", listen)
+        if listen is not None and (found is None or not 1 <= int(found[2]) <= 65535):  # noqa: PLR2004 - the highest port
+            raise ValueError("must be an address and a port between 1 and 65535, such as 127.0.0.1:9464 or [::1]:9464")
+        return listen
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Host and port; None when no metrics are served."""
+        if self.listen is None:
+            return None
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, and from the distribution RabbitMQ, Chromium
-# and systemd's tools.
+# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, and from the distribution RabbitMQ, Chromium,
+# systemd's tools and promtool.
 # Running it again costs nothing while the lock has not changed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,6 +12,8 @@ RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 POLICY=/usr/sbin/policy-rc.d
 NO_CHROMIUM=$VENV/.no-chromium
 NO_SYSTEMD=$VENV/.no-systemd
+PROMTOOL=$VENV/bin/promtool
+NO_PROMTOOL=$VENV/.no-promtool
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -135,8 +137,39 @@ install_systemd() {
     fi
 }
 
+# Lists of packages may be missing or old on a fresh machine.
+fetch_package() {
+    (cd "$1" && apt-get download "$2") && return
+    may_be_root && as_root apt-get update && (cd "$1" && apt-get download "$2")
+}
+
+# Tests look at metrics and alert rules with it. The file is taken out of the package, which is not installed: no service can start.
+install_promtool() {
+    if [ -x "$PROMTOOL" ] || command -v promtool >/dev/null || [ -e "$NO_PROMTOOL" ]; then return; fi
+    if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+        say "promtool is not installed, so no test will look at the alert rules. It is part of Prometheus"
+        return
+    fi
+    say "taking promtool out of the distribution's package prometheus"
+    unpacked=$VENV/prometheus
+    rm -rf "$unpacked"
+    mkdir "$unpacked"
+    log=$VENV/apt.log
+    if fetch_package "$unpacked" prometheus >"$log" 2>&1 </dev/null &&
+        dpkg-deb --fsys-tarfile "$unpacked"/prometheus_*.deb | tar -x -C "$unpacked" ./usr/bin/promtool &&
+        mv "$unpacked/usr/bin/promtool" "$PROMTOOL"; then
+        say "promtool is there"
+    else
+        cat "$log" >&2
+        touch "$NO_PROMTOOL"
+        say "promtool could not be had; see above. No test will look at the alert rules. Remove $NO_PROMTOOL to try again."
+    fi
+    rm -rf "$unpacked"
+}
+
 install_python_packages
 install_rabbitmq
 install_chromium
 install_systemd
+install_promtool
 say "ready"

@@ -231,7 +231,7 @@ class Pipeline:
             with waiting_for("a staged batch"):
                 batch = await self._written.get()
             if any(message.image is not None for message in batch):
-                await asyncio.to_thread(self._stager.sync)
+                await self._timed(self._stager.sync)
             for portion in in_portions(batch):
                 with waiting_for("the batch before to be committed"):
                     await self._staged.put(portion)
@@ -285,6 +285,11 @@ class Pipeline:
             await self.space.repeat(lambda: self._ledger(self._ledger.ledger.flag_image_lost, lost))
             report_lost(row.name for row in lost)
 
+    async def _timed(self, sync: Callable[[], None]) -> None:
+        began = time.monotonic()
+        await asyncio.to_thread(sync)
+        self.state.totals.syncs.add(time.monotonic() - began)
+
     async def _keep_synced(self) -> None:
         while True:
             with waiting_for("the next sync"):
@@ -297,7 +302,7 @@ class Pipeline:
             placed_to = self._placed_to
             if placed_to is None or self._left_unplaced:
                 return
-            await asyncio.to_thread(self._writer.sync)
+            await self._timed(self._writer.sync)
             await self.space.repeat(lambda: self._ledger(self._ledger.ledger.clear_dirty, placed_to))
             if self._placed_to == placed_to:
                 self._placed_to = None

@@ -17,7 +17,7 @@ from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.durable import FilesystemSync, storage, write_new
 from azaion_daemon.store.images import FORMATS, too_large, undecodable
 from azaion_daemon.store.quarantine import Quarantine
-from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, RawMessage
+from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, Fault, RawMessage
 from azaion_daemon.stream.wire import decode
 
 MAX_PORTION_NAMES = 16_384
@@ -115,7 +115,7 @@ class Stager:
             content = event.image
             size = image_size(content, max_pixels=settings.max_image_pixels, decode=settings.decode_images)
             if isinstance(size, str):
-                decoded = replace(decoded, event=None, rejection=size)
+                decoded = replace(decoded, event=None, rejection=size, fault=Fault.IMAGE)
             else:
                 image = StagedImage(f"{message.position}.image", hashlib.sha256(content).hexdigest(), *size)
                 write_new(self._incoming / image.file, content)

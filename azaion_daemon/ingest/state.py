@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from azaion_daemon.ingest.staging import StagedMessage
+from azaion_daemon.ingest.totals import Totals
 from azaion_daemon.ingest.writer import Plan
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.layout import Home
@@ -48,8 +49,8 @@ class IngestState:
     position: int | None = None
     offset: int | None = None
     """Of the last message, in its stream; the position where there never was another stream."""
-    messages: int = 0
     quarantined: int = 0
+    totals: Totals = field(default_factory=Totals)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set after every batch that changed annotations."""
     rate: Rate = field(default_factory=Rate)
@@ -58,8 +59,7 @@ class IngestState:
     def batch_done(self, batch: Sequence[StagedMessage], plan: Plan, *, seconds: float) -> None:
         """Take in a batch that is in the tree, and say so."""
         size, messages = sum(message.bytes for message in batch), sum(message.complete for message in batch)
-        self.messages += messages
-        self.rate.add(messages, size)
+        self._count(plan, messages, size, seconds)
         for home, difference in plan.moved.items():
             self.counts[home] += difference
         if plan.position is not None:
@@ -81,10 +81,22 @@ class IngestState:
             seconds=round(seconds, 4),
         )
 
+    def _count(self, plan: Plan, messages: int, size: int, seconds: float) -> None:
+        self.rate.add(messages, size)
+        totals = self.totals
+        totals.messages += messages
+        totals.bytes += size
+        totals.ignored += len(plan.surprises)
+        totals.batches.add(seconds)
+        for home, count in plan.written.items():
+            totals.written[home] += count
+
     def _report_rejections(self, batch: Sequence[StagedMessage]) -> int:
         rejected = [message.decoded for message in batch if message.decoded.rejection is not None and message.complete]
         for decoded in rejected:
             log.warning("ingest.message_quarantined", position=decoded.position, why=decoded.rejection)
+            if decoded.fault is not None:
+                self.totals.quarantined[decoded.fault] += 1
         return len(rejected)
 
     def _report_roles(self, batch: Sequence[StagedMessage]) -> None:

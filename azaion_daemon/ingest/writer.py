@@ -49,6 +49,8 @@ class Plan:
     surprises: list[str] = field(default_factory=list)
     moved: dict[Home, int] = field(default_factory=lambda: dict.fromkeys(Home, 0))
     """By how much each home's count changes."""
+    written: dict[Home, int] = field(default_factory=lambda: dict.fromkeys(Home, 0))
+    """How many of the rows each home has."""
     staged: list[str] = field(default_factory=list)
 
 
@@ -186,6 +188,7 @@ def _plan(batch: Sequence[StagedMessage], rows: dict[str, Annotation], known_cla
         if name in before:
             plan.moved[before[name]] -= 1
         plan.moved[row.home] += 1
+        plan.written[row.home] += 1
     return plan
 
 

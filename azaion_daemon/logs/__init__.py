@@ -77,15 +77,24 @@ def set_level(level: str) -> None:
     logging.getLogger("azaion_daemon").setLevel(level.upper())
 
 
+def dropped_lines() -> int:
+    """How many lines were lost since nobody read them."""
+    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, _LineQueue))
+
+
 class _LineQueue(logging.handlers.QueueHandler):
     """Hands records to the writing thread as they are: they are formatted there, in the same process."""
+
+    dropped = 0
 
     def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
         return record
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        with suppress(queue.Full):  # nobody reads: losing lines is better than stopping the daemon
+        try:
             super().enqueue(record)
+        except queue.Full:  # nobody reads: losing lines is better than stopping the daemon
+            self.dropped += 1
 
 
 class _Writer:

@@ -43,6 +43,21 @@ CATALOGUE: dict[str, Event] = {
     ),
     "config.reload_failed": Event("error", "The new configuration cannot be used, see `error`; everything stays as it was.", ("error",)),
     "config.model_key_missing": Event("warning", "No AZAION_MODEL_KEY: models are trained, but releases wait.", ()),
+    # Metrics
+    "metrics.listening": Event("info", "Metrics can be read at this address.", ("listen",)),
+    "metrics.public": Event(
+        "warning",
+        "Metrics can be read from other machines, without a login.",
+        ("listen",),
+        "Set `metrics.listen` to an address such as 127.0.0.1:9464, or let a firewall keep others out.",
+    ),
+    "metrics.failed": Event(
+        "warning",
+        "Metrics cannot be served, see `why`; the daemon works on, and tries again every `retry_in_s`.",
+        ("listen", "why", "retry_in_s"),
+        "Find who has the port (`ss -ltnp`), or set `metrics.listen` to an address of this machine and restart.",
+    ),
+    "metrics.crashed": Event("error", "A fault of ours in the metrics; the daemon works on.", (), "Please report it with the traceback."),
     # The stream
     "stream.connecting": Event("info", "A connection is tried; `attempt` counts since the last success.", ("host", "port", "attempt")),
     "stream.connected": Event("info", "Subscribed at `offset`.", ("stream", "offset", "start")),

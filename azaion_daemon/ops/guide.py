@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from azaion_daemon.logs.catalogue import CATALOGUE
+from azaion_daemon.metrics.catalogue import CATALOGUE as METRICS
 
 _HEAD = "<!-- Made by `python -m azaion_daemon.ops.guide`: change the code, not this page. -->\n"
 
@@ -20,7 +21,16 @@ def events_page() -> str:
     return "\n".join([_HEAD, "# What is logged", "", *rows, ""])
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"events.md": events_page}
+def metrics_page() -> str:
+    """Every metric that Prometheus can read."""
+    rows = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        rows.append(f"| `{name}` | {metric.kind} | {labels} | {metric.help} |")
+    return "\n".join([_HEAD, "# Metrics", "", *rows, ""])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"events.md": events_page, "metrics.md": metrics_page}
 """File name in deploy/ -> what makes its text."""
 
 

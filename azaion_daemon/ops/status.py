@@ -14,6 +14,8 @@ from azaion_daemon.store.layout import Layout
 from azaion_daemon.training.jobs import JobDirectory
 from azaion_daemon.training.states import JobState
 
+_HIGH, _CRITICAL = 0.80, 0.95
+
 
 def write_status(layout: Layout, document: dict[str, Any]) -> None:
     """Replace the status; it says when."""
@@ -47,7 +49,24 @@ def _without_daemon(job: JobDirectory) -> dict[str, Any]:
     return {}
 
 
-def disk(root: Path) -> dict[str, int]:
-    """Size and free space of the root's filesystem, in bytes."""
+def disk(root: Path) -> dict[str, Any]:
+    """Size and free space of the root's filesystem in bytes, its inodes, and how it presses: `high` from 80 % on, `critical` from 95 %.
+
+    An inode is what each file takes; filesystems without a fixed number of them say 0.
+    """
     numbers = os.statvfs(root)
-    return {"total_bytes": numbers.f_blocks * numbers.f_frsize, "free_bytes": numbers.f_bavail * numbers.f_frsize}
+    # As `df` does: what only root may use counts as neither used nor free.
+    used = numbers.f_blocks - numbers.f_bfree
+    shares = [used / max(1, used + numbers.f_bavail)]
+    if numbers.f_files:
+        files = numbers.f_files - numbers.f_ffree
+        shares.append(files / max(1, files + numbers.f_favail))
+    share = max(shares)
+    return {
+        "total_bytes": numbers.f_blocks * numbers.f_frsize,
+        "free_bytes": numbers.f_bavail * numbers.f_frsize,
+        "inodes_total": numbers.f_files,
+        "inodes_free": numbers.f_favail,
+        "used_percent": round(100 * share, 1),
+        "pressure": "critical" if share >= _CRITICAL else "high" if share >= _HIGH else None,
+    }

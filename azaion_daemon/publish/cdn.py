@@ -8,7 +8,7 @@ import asyncio
 import importlib
 import io
 import ssl
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -67,17 +67,26 @@ class CdnClient:
 
     What writes uses the uploader's key, what reads the downloader's. Every call raises CdnRefusedError for a key without the right,
     NoSuchObjectError for what is not there, OutsideError when the store is away or fails, OperatorError for a `ca_file` of no use.
-    Multipart uploads are noted in `journal` while they are under way, so that those of a killed process can be aborted.
+    Multipart uploads are noted in `journal` while they are under way, so that those of a killed process can be aborted. `retried` is called
+    for each request that is repeated.
     """
 
     def __init__(
-        self, credentials: CdnCredentials, bucket: str, *, region: str, ca_file: Path | None = None, journal: UploadJournal | None = None
+        self,
+        credentials: CdnCredentials,
+        bucket: str,
+        *,
+        region: str,
+        ca_file: Path | None = None,
+        journal: UploadJournal | None = None,
+        retried: Callable[[], None] = lambda: None,
     ) -> None:
         self._credentials = credentials
         self._bucket = bucket
         self._region = region
         self._ca_file = ca_file
         self._journal = journal
+        self._retried = retried
         self._open = AsyncExitStack()
         self._uploader: Any = None
         self._downloader: Any = None
@@ -207,7 +216,7 @@ class CdnClient:
             retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
             s3={"addressing_style": "path"},
         )
-        client = session.create_client(
+        creating = session.create_client(
             "s3",
             endpoint_url=self._credentials.endpoint,
             region_name=self._region,
@@ -216,7 +225,14 @@ class CdnClient:
             verify=str(self._ca_file) if self._ca_file else None,
             config=config,
         )
-        return await self._open.enter_async_context(client)
+        client = await self._open.enter_async_context(creating)
+        client.meta.events.register("request-created.s3", self._note_attempt)
+        return client
+
+    def _note_attempt(self, request: Any, **_: Any) -> None:
+        """The library repeats requests by itself, and counts."""
+        if request.context.get("retries", {}).get("attempt", 1) > 1:
+            self._retried()
 
     async def _upload_parts(self, upload: Upload, source: Source) -> list[dict[str, Any]]:
         """Upload all parts, several at a time, and give the list that completes the upload."""

@@ -102,6 +102,13 @@ class PlatformClient:
         self._kept_hardware = kept_hardware
         self._kept_refusal = None if kept_refusal is None else RefusedLogin(kept_refusal)
         self._retry = retry
+        self.retries = 0
+        """How many requests were repeated since the start."""
+
+    @property
+    def login_refused(self) -> bool:
+        """Whether the platform refuses the login, so that nothing is asked of it."""
+        return bool(self._session.refusal)
 
     async def __aenter__(self) -> Self:
         return self
@@ -272,6 +279,7 @@ class PlatformClient:
                 raise PlatformError(message, retry_after_s=asked_s) from cause
             wait_s = self._retry.wait_s(attempt, asked_s)
             log.warning("platform.retry", call=f"{method} {path}", why=why, attempt=attempt, retry_in_s=round(wait_s, 1))
+            self.retries += 1
             with waiting_for(f"the platform: {why}"):
                 await asyncio.sleep(wait_s)
             attempt += 1

@@ -54,6 +54,8 @@ class Publisher:
         self._probe = probe
         self._now = now
         self._turn = asyncio.Lock()
+        self.cdn_retries = 0
+        """How many of the CDN's requests were repeated since the start."""
         self._records = ReleaseRecords(layout.releases)
         self.reconfigure(settings, credentials)
 
@@ -121,21 +123,25 @@ class Publisher:
             try:
                 if not (left := await asyncio.to_thread(journal.load)):
                     return
-                async with CdnClient(
-                    await self._credentials(), settings.bucket, region=settings.cdn_region, ca_file=settings.cdn_ca_file, journal=journal
-                ) as cdn:
+                async with self._cdn(await self._credentials(), settings, journal) as cdn:
                     await abort_all(cdn, left)
             except AzaionError as error:
                 raise_if_disk_failed(error)
                 log.info("cdn.uploads_left", why=str(error))
 
+    def _cdn(self, credentials: CdnCredentials, settings: PublishSettings, journal: UploadJournal) -> CdnClient:
+        def retried() -> None:
+            self.cdn_retries += 1
+
+        return CdnClient(
+            credentials, settings.bucket, region=settings.cdn_region, ca_file=settings.cdn_ca_file, journal=journal, retried=retried
+        )
+
     async def _attempt(self, settings: PublishSettings, key: bytes, around: Surroundings, order: Order) -> Published:
         """Try with the credentials as they are, and once more with fresh ones if these are refused and others are to be had."""
 
         async def with_credentials(credentials: CdnCredentials) -> Published:
-            async with CdnClient(
-                credentials, settings.bucket, region=settings.cdn_region, ca_file=settings.cdn_ca_file, journal=around.journal
-            ) as cdn:
+            async with self._cdn(credentials, settings, around.journal) as cdn:
                 return await Attempt(order, Parts(cdn, self._platform, settings, key), around).run()
 
         fetch = self._credentials

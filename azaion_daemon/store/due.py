@@ -110,6 +110,11 @@ class DueTables:
             schedule_settled=settled[0] if settled else None,
         )
 
+    def newest_change(self) -> float | None:
+        """When the validated annotations last changed, in seconds since the epoch; None when they never did since the ledger was made."""
+        row = self._db.execute("SELECT ended FROM changes ORDER BY id DESC LIMIT 1").fetchone()
+        return None if row is None else float(row[0])
+
     def waiting(self) -> tuple[TrainingRequest, ...]:
         """What was asked for and no job has taken up, the oldest first."""
         rows = self._db.execute("SELECT id, time, reason, trial, epochs FROM training_requests WHERE job IS NULL ORDER BY rowid")
@@ -144,7 +149,8 @@ class DueTables:
             db.executemany("UPDATE training_requests SET job=? WHERE id=?", ((job.id, request.id) for request in requests))
             if not job.trial:
                 db.execute("UPDATE schedule SET settled=?", (job.created,))
-            db.execute("DELETE FROM changes WHERE position < ?", (self._judged().position,))
+            # The newest one stays, for whoever wants to know when that was.
+            db.execute("DELETE FROM changes WHERE position < ? AND id < (SELECT max(id) FROM changes)", (self._judged().position,))
 
     def settle_schedule(self, schedule: str, until: float) -> None:
         """Record that all its times until then have been dealt with."""

@@ -42,14 +42,16 @@ from azaion_daemon.stream.resume import (
     start_after_mismatch,
     subscribed_offset,
 )
-from azaion_daemon.stream.session import Session
+from azaion_daemon.stream.session import Session, is_refusal
 from azaion_daemon.stream.subscription import PositionNotFoundError, Subscription
 from azaion_daemon.stream.wire import message_digest
 
 log = get_logger(__name__)
 
 _LAGGING_S = 10.0
+_IDLE_S = 120.0
 _BACKLOG_PERIOD_S = 30.0
+_IDLE_PERIOD_S = 300.0
 _LOOK_S = 1.0
 _WITHOUT_RECONNECT = frozenset({"start_from", "verify_timeout_s", "on_mismatch"})
 
@@ -111,6 +113,8 @@ class StreamConsumer:
                 raise
             except (OutsideError, ConfigError) as error:
                 failures = 1 if self._was_steady() else failures + 1
+                self.health.failures += 1
+                self.health.refused = isinstance(error, OutsideError) and is_refusal(error)
                 await self._pause(str(error), pause_s(failures, self._chance))
             finally:
                 self.health.connected = False
@@ -181,7 +185,7 @@ class StreamConsumer:
             log.info("stream.connected", stream=self._settings.name, offset=offset, start=offset_type.name)
         if health.ever_connected:
             health.reconnects += 1
-        health.connected, health.ever_connected, health.why, health.attempts = True, True, None, 0
+        health.connected, health.ever_connected, health.why, health.attempts, health.refused = True, True, None, 0, False
         self._connected_at = time.monotonic()
 
     async def _take(self, offset: int, data: bytes, written_at: float) -> None:
@@ -281,17 +285,24 @@ class StreamConsumer:
             await self._watch_backlog()
 
     async def _watch_backlog(self) -> Never:
-        """Ask for the stream's end while the newest message was old when it came."""
+        """Ask for the stream's end while the newest message was old when it came; and, now and then, when none has come for long.
+
+        Then it is nobody's turn to speak, or a broker that has messages does not deliver them.
+        """
         health = self.health
         while True:
             with waiting_for("the next look at the stream's end"):
                 await asyncio.sleep(_LOOK_S)
-            if health.connected and health.lag_s is not None and health.lag_s > _LAGGING_S and not health.caught_up:
+            if not health.connected or health.lag_s is None:
+                continue
+            lagging = health.lag_s > _LAGGING_S and not health.caught_up
+            idle = health.last_message is not None and time.monotonic() - health.last_message > _IDLE_S
+            if lagging or idle:
                 with suppress(OutsideError, ConfigError):
                     asked_at = time.time()
                     health.newest_offset, health.newest_asked_at = await newest_offset(self._settings), asked_at
                 with waiting_for("the next look at the stream's end"):
-                    await asyncio.sleep(_BACKLOG_PERIOD_S)
+                    await asyncio.sleep(_BACKLOG_PERIOD_S if lagging else _IDLE_PERIOD_S)
 
 
 def _advice(stream: str, mismatch: Mismatch, position: Position) -> str:

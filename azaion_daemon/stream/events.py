@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 
 class Status(IntEnum):
@@ -92,6 +92,17 @@ class BulkEvent:
 Event = AnnotationEvent | BulkEvent
 
 
+class Fault(StrEnum):
+    """What is wrong with a message that goes to the quarantine, by the part of it; the sentence is in `Decoded.rejection`."""
+
+    ENVELOPE = "envelope"  # no AMQP, or its properties do not say what it is about
+    PAYLOAD = "payload"  # no msgpack, or of another shape
+    NAME = "name"  # one that cannot be a file's
+    FIELD = "field"
+    DETECTIONS = "detections"
+    IMAGE = "image"
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """A message after decoding. Both are set when only some names of a bulk message are valid."""
@@ -101,3 +112,5 @@ class Decoded:
     event: Event | None
     rejection: str | None
     """Why the message, or a part of it, goes to the quarantine."""
+    fault: Fault | None = None
+    """The same, coarsely; given whenever `rejection` is."""

@@ -14,6 +14,10 @@ class StreamHealth:
     """How many attempts have been made since the last connection."""
     why: str | None = None
     """Why there is no connection."""
+    refused: bool = False
+    """Whether the broker refuses the user, the password or the right to read."""
+    failures: int = 0
+    """How many attempts have failed, or connections were lost, since the start."""
     last_message: float | None = None
     """Monotonic time of the newest message, in seconds."""
     offset: int | None = None

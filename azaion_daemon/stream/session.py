@@ -44,6 +44,11 @@ _FRAME_MAX = 1 << 20
 _WRONG_NAME = {62, 63, 64}  # X509_V_ERR_HOSTNAME_MISMATCH, EMAIL, IP_ADDRESS
 
 
+def is_refusal(error: OutsideError) -> bool:
+    """Whether a connection failed since the broker refuses the user, the password or the right to read."""
+    return isinstance(error.__cause__, AuthenticationFailure | AccessRefused | VirtualHostAccessFailure)
+
+
 class Session:
     """The connections that belong together. Leaving the context lets all of them go, within seconds, whatever the peer does."""
 

@@ -17,7 +17,7 @@ import msgpack
 
 from azaion_daemon.store.labels import Detection, format_label
 from azaion_daemon.stream.amqp import AmqpError, parse_message
-from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, Event, RawMessage, Role, Status
+from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, Event, Fault, RawMessage, Role, Status
 
 MAX_NAME_BYTES = 200
 MAX_BULK_NAMES = 1_000_000
@@ -39,6 +39,10 @@ _DETECTION_KEYS = {
 class _RejectedError(Exception):
     """The message is refused; the text says why."""
 
+    def __init__(self, why: str, fault: Fault = Fault.FIELD) -> None:
+        super().__init__(why)
+        self.fault = fault
+
 
 def decode(message: RawMessage, *, extensions: frozenset[str], max_image_bytes: int) -> Decoded:
     """Decode one message.
@@ -48,10 +52,13 @@ def decode(message: RawMessage, *, extensions: frozenset[str], max_image_bytes: 
     try:
         amqp = parse_message(message.data)
     except AmqpError as error:
-        return Decoded(message.position, hashlib.sha256(message.data).digest(), None, f"not an AMQP 1.0 message: {error}")
+        whole = hashlib.sha256(message.data).digest()
+        return Decoded(message.position, whole, None, f"not an AMQP 1.0 message: {error}", Fault.ENVELOPE)
     payload = amqp.data
     if payload is None:
-        return Decoded(message.position, hashlib.sha256(message.data).digest(), None, "the AMQP message has no data section")
+        return Decoded(
+            message.position, hashlib.sha256(message.data).digest(), None, "the AMQP message has no data section", Fault.ENVELOPE
+        )
     digest = hashlib.sha256(payload).digest()
     try:
         properties = amqp.properties
@@ -59,10 +66,10 @@ def decode(message: RawMessage, *, extensions: frozenset[str], max_image_bytes: 
         fields = _fields(payload)
         if status in {Status.VALIDATED, Status.DELETED}:
             event, rejection = _bulk(message.position, digest, status, fields, properties)
-            return Decoded(message.position, digest, event, rejection)
+            return Decoded(message.position, digest, event, rejection, None if rejection is None else Fault.NAME)
         event = _annotation(message.position, digest, status, fields, properties, extensions, max_image_bytes)
     except _RejectedError as error:
-        return Decoded(message.position, digest, None, str(error))
+        return Decoded(message.position, digest, None, str(error), error.fault)
     return Decoded(message.position, digest, event, None)
 
 
@@ -107,7 +114,7 @@ def _text(value: object) -> str:
 
 def _status(properties: Mapping[str, object]) -> Status:
     if "AnnotationStatus" not in properties:
-        raise _RejectedError("the application property AnnotationStatus is missing")
+        raise _RejectedError("the application property AnnotationStatus is missing", Fault.ENVELOPE)
     value = properties["AnnotationStatus"]
     try:
         if isinstance(value, int) and not isinstance(value, bool):
@@ -115,7 +122,7 @@ def _status(properties: Mapping[str, object]) -> Status:
         text = _text(value).strip()
         return Status(int(text)) if text.isdecimal() and len(text) < 10 else Status[text.upper()]  # noqa: PLR2004
     except (ValueError, KeyError):
-        raise _RejectedError(f"the AnnotationStatus {_text(value)[:40]!r} is unknown") from None
+        raise _RejectedError(f"the AnnotationStatus {_text(value)[:40]!r} is unknown", Fault.ENVELOPE) from None
 
 
 def _unpack(payload: bytes | memoryview) -> Any:
@@ -146,12 +153,12 @@ def _fields(payload: bytes | memoryview) -> Callable[[int], Any]:
     try:
         data = _unpack(payload)
     except Exception as error:  # noqa: BLE001 - what the C extension raises is not one family
-        raise _RejectedError(f"the payload is not msgpack: {_short(error)}") from None
+        raise _RejectedError(f"the payload is not msgpack: {_short(error)}", Fault.PAYLOAD) from None
     if isinstance(data, list):
         return lambda position: data[position] if position < len(data) else None
     if isinstance(data, dict):
         return data.get
-    raise _RejectedError(f"the payload is neither an array nor a map but {_kind(data)}")
+    raise _RejectedError(f"the payload is neither an array nor a map but {_kind(data)}", Fault.PAYLOAD)
 
 
 def _bulk(
@@ -159,9 +166,9 @@ def _bulk(
 ) -> tuple[Event | None, str | None]:
     names = field(0)
     if not isinstance(names, list):
-        raise _RejectedError(f"position 0 (names) is not a list but {_kind(names)}")
+        raise _RejectedError(f"position 0 (names) is not a list but {_kind(names)}", Fault.PAYLOAD)
     if len(names) > MAX_BULK_NAMES:
-        raise _RejectedError(f"more than {MAX_BULK_NAMES} names")
+        raise _RejectedError(f"more than {MAX_BULK_NAMES} names", Fault.PAYLOAD)
     problems = {index: problem for index, name in enumerate(names) if (problem := name_problem(name))}
     valid = tuple(dict.fromkeys(name for index, name in enumerate(names) if index not in problems))
     rejection = None
@@ -191,11 +198,11 @@ def _annotation(
 ) -> AnnotationEvent:
     name = field(1)
     if problem := name_problem(name):
-        raise _RejectedError(f"the name {_shown(name)} {problem}")
+        raise _RejectedError(f"the name {_shown(name)} {problem}", Fault.NAME)
     image = _image(field(6), max_image_bytes)
     extension = _extension(field(4))
     if image is not None and extension not in extensions:
-        raise _RejectedError(f"the image extension {_shown(extension)} is not one of {', '.join(sorted(extensions))}")
+        raise _RejectedError(f"the image extension {_shown(extension)} is not one of {', '.join(sorted(extensions))}", Fault.IMAGE)
     return AnnotationEvent(
         position=position,
         digest=digest,
@@ -217,9 +224,11 @@ def _image(value: object, max_bytes: int) -> bytes | None:
     if value is None or value == b"":
         return None
     if not isinstance(value, bytes):
-        raise _RejectedError(f"position 6 (image) is not bytes but {_kind(value)}")
+        raise _RejectedError(f"position 6 (image) is not bytes but {_kind(value)}", Fault.IMAGE)
     if len(value) > max_bytes:
-        raise _RejectedError(f"the image has {len(value)} bytes, more than the {max_bytes} that are taken (ingest.max_image_bytes)")
+        raise _RejectedError(
+            f"the image has {len(value)} bytes, more than the {max_bytes} that are taken (ingest.max_image_bytes)", Fault.IMAGE
+        )
     return value
 
 
@@ -227,7 +236,7 @@ def _extension(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _RejectedError(f"position 4 (imageExtension) is not a text but {_kind(value)}")
+        raise _RejectedError(f"position 4 (imageExtension) is not a text but {_kind(value)}", Fault.IMAGE)
     return value.removeprefix(".").lower()[:MAX_NAME_BYTES]
 
 
@@ -279,31 +288,31 @@ def _created(value: object) -> datetime | None:
 
 def _detections(value: object) -> list[Detection]:
     if not isinstance(value, str):
-        raise _RejectedError(f"position 5 (detections) is not a JSON text but {_kind(value)}")
+        raise _RejectedError(f"position 5 (detections) is not a JSON text but {_kind(value)}", Fault.DETECTIONS)
     try:
         entries = json.loads(value)
     except (ValueError, RecursionError):
-        raise _RejectedError("position 5 (detections) is not JSON") from None
+        raise _RejectedError("position 5 (detections) is not JSON", Fault.DETECTIONS) from None
     if not isinstance(entries, list):
-        raise _RejectedError(f"position 5 (detections) is not a JSON list but {_kind(entries)}")
+        raise _RejectedError(f"position 5 (detections) is not a JSON list but {_kind(entries)}", Fault.DETECTIONS)
     return [_detection(entry, number) for number, entry in enumerate(entries, 1)]
 
 
 def _detection(entry: object, number: int) -> Detection:
     if not isinstance(entry, dict):
-        raise _RejectedError(f"detection {number} is not an object but {_kind(entry)}")
+        raise _RejectedError(f"detection {number} is not an object but {_kind(entry)}", Fault.DETECTIONS)
     lowered = {key.lower(): value for key, value in entry.items()}
     values: dict[str, float] = {}
     for field, spellings in _DETECTION_KEYS.items():
         value = next((lowered[key] for key in spellings if key in lowered), None)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise _RejectedError(f"detection {number} has no number for {' or '.join(spellings)}")
+            raise _RejectedError(f"detection {number} has no number for {' or '.join(spellings)}", Fault.DETECTIONS)
         values[field] = value
     class_id = values.pop("class_id")
     if class_id != class_id or class_id in {float("inf"), float("-inf")} or class_id != int(class_id):  # noqa: PLR0124
-        raise _RejectedError(f"detection {number} has a class that is not an integer")
+        raise _RejectedError(f"detection {number} has a class that is not an integer", Fault.DETECTIONS)
     try:
         box = {field: float(value) for field, value in values.items()}
     except OverflowError:
-        raise _RejectedError(f"detection {number} has a number that is out of range") from None
+        raise _RejectedError(f"detection {number} has a number that is out of range", Fault.DETECTIONS) from None
     return Detection(int(class_id), **box)

@@ -45,6 +45,8 @@ class Gpu:
     index: int = 0
     utilisation_percent: int | None = None
     temperature_celsius: int | None = None
+    memory_errors: int | None = None
+    """Uncorrected ones (ECC) since its last reset."""
 
 
 @dataclass(frozen=True)

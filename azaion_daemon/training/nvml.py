@@ -48,16 +48,18 @@ def _gpu(nvml: Any, index: int) -> Gpu:
         processes = _told(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or ()
         utilisation = _told(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
         temperature = _told(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+        errors = _told(nvml, nvml.nvmlDeviceGetTotalEccErrors, handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
         return Gpu(
             uuid=uuid,
             name=name,
             memory_total_bytes=int(memory.total),
             memory_free_bytes=int(memory.free),
             processes=tuple(_process(nvml, process) for process in processes),
-            faults=_faults(nvml, handle),
+            faults=_faults(nvml, handle, errors),
             index=index,
             utilisation_percent=None if utilisation is None else int(utilisation.gpu),
             temperature_celsius=None if temperature is None else int(temperature),
+            memory_errors=None if errors is None else int(errors),
         )
     except nvml.NVMLError as error:
         return Gpu(uuid, name, 0, 0, faults=(f"it does not answer ({error}), as one that fell off the bus: look at dmesg",), index=index)
@@ -74,10 +76,9 @@ def _told(nvml: Any, ask: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
-def _faults(nvml: Any, handle: Any) -> tuple[str, ...]:
+def _faults(nvml: Any, handle: Any, errors: Any) -> tuple[str, ...]:
     """Why the GPU is not to be used."""
     found = []
-    errors = _told(nvml, nvml.nvmlDeviceGetTotalEccErrors, handle, nvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, nvml.NVML_VOLATILE_ECC)
     if errors:
         found.append(f"{errors} uncorrected memory errors since its last reset: reset it with nvidia-smi --gpu-reset")
     if (rows := _told(nvml, nvml.nvmlDeviceGetRemappedRows, handle)) is not None:

@@ -97,7 +97,9 @@ async def test_another_machine_is_told_what_to_set(connect: Connect, platform_us
 @pytest.mark.parametrize("status", [500, 502, 503, 408])
 async def test_a_server_that_fails_twice_is_asked_again(connect: Connect, platform_api: PlatformApi, status: int) -> None:
     platform_api.fail_next("/resources", status, 2)
-    await connect(RetryRule(attempts=4, first_s=0.01, most_s=2)).upload("models", "a", b"content")
+    client = connect(RetryRule(attempts=4, first_s=0.01, most_s=2))
+    await client.upload("models", "a", b"content")
+    assert client.retries == 2
     assert platform_api.resource("models", "a") == b"content"
 
 
@@ -166,8 +168,10 @@ async def test_a_refused_login_is_not_tried_again_by_later_starts_until_somethin
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert "last quarter" not in kept.read_text()
     client.reconfigure(client._session.settings)  # an operator asks
+    refused = [client.login_refused]
     with pytest.raises(LoginRefusedError):
         await client.list("models")
+    assert [*refused, client.login_refused] == [False, True]
     assert platform_user.failures == 2
     client.reconfigure(client._session.settings.model_copy(update={"password": SecretStr(platform_user.password)}))
     assert await client.list("models") == []

@@ -55,6 +55,27 @@ async def test_who_keeps_up_is_never_asked_about(broker: Broker, stream: str, mo
         assert len(proxy.subscribed) == 1
 
 
+async def test_a_broker_that_keeps_messages_back_is_found_out_when_none_has_come_for_long(
+    broker: Broker, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "_IDLE_S", 0.5)
+    monkeypatch.setattr(consumer, "_IDLE_PERIOD_S", 0.5)
+    sent = messages(7)
+    go_on = asyncio.Event()
+
+    async def hang(message: RawMessage) -> None:
+        if message.offset == 4:
+            await go_on.wait()
+
+    async with Consuming(stream_settings(broker, stream), deliver=hang) as consuming:
+        health = consuming.consumer.health
+        await consuming.until_connected()
+        await Annotator(broker, stream).publish(sent)  # so fresh that nothing lags behind
+        await consuming.until(lambda: health.backlog_messages == 3, "what is kept back")
+        go_on.set()
+        await consuming.until(lambda: (health.backlog_messages, health.behind_s) == (0, 0.0), "the end")
+
+
 async def test_failures_that_repeat_do_not_flood_the_log(broker: Broker, stream: str) -> None:
     nobody = ReservedPort()
     with capture_logs() as logs:

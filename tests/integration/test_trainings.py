@@ -21,6 +21,7 @@ from azaion_daemon.sandbox.scenario import scenario
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.training.jobs import JobDirectory
 from tests.harness import Site, ingested
+from tests.integration.scraping import scraped_until, serve_metrics
 
 # What it reaches is said by the file `map` in the root; a file `go` there has all workers end.
 STAND_IN = """
@@ -139,6 +140,7 @@ def trainings(tmp_path: Path, broker: Broker, stream: str) -> Iterator[Trainings
     site = Site(tmp_path, broker, stream)
     site.overrides["training"] |= {"max_parallel_jobs": 2}
     site.overrides["gate"] = {"min_map50_95": 0.1}
+    serve_metrics(site)
     site.prepare()
     made = Trainings(site, tmp_path)
     yield made
@@ -172,8 +174,13 @@ def test_asked_for_while_no_daemon_runs_followed_over_a_restart_and_seen_to_its_
     assert follower.stdout.readline() == "start 1, 7 epochs\n"
     with trainings.daemon() as daemon:
         daemon.wait_for_event("worker.adopted", job=job["id"])
+        metrics = scraped_until(trainings.site, lambda found: ("azaion_training_epochs", (job["id"],)) in found)
+        assert (metrics["azaion_training_epochs", (job["id"],)], metrics["azaion_jobs", ("running",)]) == (7, 1)
+        assert metrics["azaion_training_last_progress_timestamp_seconds", (job["id"],)] <= metrics["azaion_status_timestamp_seconds", ()]
         trainings.let_end()
         trainings.wait_for_state(daemon, "releasing")
+        metrics = scraped_until(trainings.site, lambda found: found["azaion_jobs_ended_total", ("accepted",)] == 1)
+        assert (metrics["azaion_releases_waiting", ()], metrics["azaion_model_map50_95_ratio", ()]) == (1, 0.5)
         said, _ = follower.communicate(timeout=30)
         assert (said, follower.returncode) == ("the end\n", 0)
         (job,) = trainings.jobs()

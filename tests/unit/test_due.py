@@ -219,6 +219,18 @@ def test_what_has_been_judged_is_forgotten(world: World, tmp_path: Path) -> None
     assert (left, world.record().first_change) == (2, world.now)
 
 
+def test_when_the_validated_last_changed_is_known_after_they_were_trained_on_too(world: World) -> None:
+    assert world.ledger.due.newest_change() is None
+    world.now = 1000.0
+    world.message("a")
+    world.now = 2000.0
+    world.message("s", home=SEED, trained_on=False)
+    world.job("J")
+    world.ledger.due.take_up(Job("K", "requested", "reason", world.now, world.now), [])
+    world.restart()
+    assert world.ledger.due.newest_change() == 1000.0
+
+
 # Clocks that jump
 
 

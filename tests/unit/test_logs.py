@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import pytest
 import structlog
 
-from azaion_daemon.logs import get_logger, logging_to, set_level
+from azaion_daemon.logs import dropped_lines, get_logger, logging_to, set_level
 from azaion_daemon.logs.catalogue import CATALOGUE, Event
 
 OURS = "azaion_daemon.test"
@@ -121,11 +121,13 @@ def test_nothing_blocks_when_nobody_reads() -> None:
     """The pipe takes 64 KiB and the queue its lines; the rest is lost, and so is the wait for a reader at the end."""
     reading, writing = os.pipe()
     logged, ended = threading.Event(), threading.Event()
+    lost: list[int] = []
 
     def work(stream: TextIO) -> None:
         with logging_to(stream, level="info", style="json"):
             for number in range(20_000):
                 get_logger(OURS).info("ingest.batch", number=number)
+            lost.append(dropped_lines())
             logged.set()
         ended.set()
 
@@ -142,6 +144,7 @@ def test_nothing_blocks_when_nobody_reads() -> None:
         stream.close()
         draining.join(20)
     assert in_time == (True, True), "logging, or the end of the process, waited for the reader"
+    assert 5_000 < lost[0] < 20_000
 
 
 @pytest.mark.parametrize(("name", "entry"), CATALOGUE.items())

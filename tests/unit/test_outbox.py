@@ -140,6 +140,7 @@ async def test_what_is_ordered_is_published_and_its_job_released(site: Site) -> 
         await site.until(lambda: site.publisher.done)
         await site.until_job("a", JobState.RELEASED)
     assert await site.releases() == [(1, "published")]
+    assert (site.outbox.published, site.outbox.failures) == (1, 0)
 
 
 async def test_what_a_killed_run_was_uploading_is_aborted_once_at_the_start_when_no_release_waits(site: Site) -> None:
@@ -186,6 +187,7 @@ async def test_a_failure_says_why_how_often_and_when_again(site: Site) -> None:
     assert tries.next_try is not None
     assert 2 < tries.next_try - NOON < 7
     assert shown(release, None)["next_try"] == tries.next_try
+    assert (site.outbox.published, site.outbox.failures) == (0, 1)
 
 
 async def test_the_pause_is_no_shorter_than_the_platform_asks_for(site: Site) -> None:

@@ -106,7 +106,7 @@ async def test_the_order_of_the_stream_is_kept_across_batches_and_threads(layout
         await one.send([created(0, "a"), *(edited(n, "a", detections=boxes(n % 5, n // 50)) for n in range(1, 200))])
         await one.until_at(199)
         assert (await one.rows())["a"].label.splitlines() == [f"{n} 0.5 0.5 0.25 0.25" for n in (4, 3)]
-        assert one.pipeline.state.messages == 200
+        assert one.pipeline.state.totals.messages == 200
 
 
 class Counting(Ledger):
@@ -166,7 +166,8 @@ async def test_a_bulk_message_of_more_names_than_a_transaction_takes_is_several_
         await one.until_at(1)
         await one.stop()
         assert await one.ledger(one.ledger.ledger.dirty) == []
-        assert one.pipeline.state.messages == 1
+        totals = one.pipeline.state.totals
+        assert (totals.messages, totals.written[Home.DELETED], totals.batches.document()["buckets"][-1]) == (1, 20_000, [None, 2])
     assert counting.batches == [20_000, MAX_PORTION_NAMES, 20_000 - MAX_PORTION_NAMES]
     assert len(list(layout.labels(Home.DELETED).iterdir())) == 20_000
 
@@ -175,7 +176,7 @@ async def test_stop_finishes_the_batch_in_hand_and_leaves_a_clean_tree(layout: L
     settings = FAST.model_copy(update={"sync_interval_s": 300.0})
     async with ingest(layout, settings) as one:
         await one.send(created(n, f"n{n}", n % 3) for n in range(50))
-        await one.until(lambda: one.pipeline.state.messages > 0)
+        await one.until(lambda: one.pipeline.state.totals.messages > 0)
         await one.stop()
         done = one.pipeline.state.position
         rows = await one.rows()
@@ -197,7 +198,7 @@ async def test_a_restart_goes_on_where_the_ledger_is_and_leaves_no_temporary_fil
     messages = [created(n, f"n{n}", n % 3) for n in range(40)]
     async with ingest(layout) as one:
         await one.send(messages)
-        await one.until(lambda: one.pipeline.state.messages > 0)
+        await one.until(lambda: one.pipeline.state.totals.messages > 0)
         await one.stop()
         done = one.pipeline.state.position
     assert done is not None

@@ -78,7 +78,8 @@ def test_a_gpu_is_read_whole() -> None:
     nvml = FakeNvml(HEALTHY)
     found = NvmlGpus(nvml).discover()
     assert (found.driver, found.broken, nvml.open) == ("595.1", None, 0)
-    assert found.gpus == (Gpu("GPU-0", "NVIDIA H100", 80 * GIB, 79 * GIB, index=0, utilisation_percent=7, temperature_celsius=41),)
+    expected = Gpu("GPU-0", "NVIDIA H100", 80 * GIB, 79 * GIB, utilisation_percent=7, temperature_celsius=41, memory_errors=0)
+    assert found.gpus == (expected,)
 
 
 def test_processes_are_named_where_that_can_be_read() -> None:

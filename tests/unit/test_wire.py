@@ -19,9 +19,9 @@ from azaion_daemon.ingest.staging import Stager
 from azaion_daemon.sections import IngestSettings
 from azaion_daemon.store.labels import Detection, parse_label
 from azaion_daemon.store.quarantine import Quarantine
-from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, RawMessage, Role, Status
+from azaion_daemon.stream.events import AnnotationEvent, BulkEvent, Decoded, Fault, RawMessage, Role, Status
 from azaion_daemon.stream.wire import decode, message_digest
-from tests.unit.builders import BOX, CREATED_AT, DETECTIONS, bulk, payload, picture, raw
+from tests.unit.builders import BOX, CREATED_AT, DETECTIONS, bulk, created, payload, picture, raw
 from tests.unit.hostile.make import HERE, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 
 EXTENSIONS = frozenset({"jpg", "png"})
@@ -55,6 +55,7 @@ def rejection(body: object, properties: dict[Any, Any] | None = None) -> str:
     decoded = read(raw(7, body, CREATED if properties is None else properties))
     assert decoded.event is None
     assert decoded.rejection is not None
+    assert decoded.fault is not None
     return decoded.rejection
 
 
@@ -240,6 +241,23 @@ def test_valid_names_are_applied_beside_bad_ones_which_are_named() -> None:
     assert "2 of 4" in decoded.rejection
 
 
+@pytest.mark.parametrize(
+    ("message", "fault"),
+    [
+        (RawMessage(1, b"\xff"), Fault.ENVELOPE),
+        (raw(1, payload(), {"AnnotationStatus": "Renamed"}), Fault.ENVELOPE),
+        (raw(1, b"\xc1", CREATED), Fault.PAYLOAD),
+        (bulk(1, Status.DELETED, ["a", "../b"]), Fault.NAME),
+        (created(1, "../a"), Fault.NAME),
+        (created(1, "a", role=1.5), Fault.FIELD),
+        (created(1, "a", detections="{"), Fault.DETECTIONS),
+        (created(1, "a", extension="exe"), Fault.IMAGE),
+    ],
+)
+def test_what_is_wrong_is_told_coarsely_too(message: RawMessage, fault: Fault) -> None:
+    assert read(message).fault is fault
+
+
 # Digests
 
 
@@ -302,6 +320,7 @@ def always_an_event_or_a_rejection(data: bytes) -> None:
     assert decoded.position == 3
     assert len(decoded.digest) == 32
     assert decoded.event is not None or decoded.rejection is not None
+    assert (decoded.rejection is None) == (decoded.fault is None)
 
 
 @given(st.binary(max_size=400))
