@@ -19,7 +19,7 @@ from azaion_daemon.conducting.judging import Judge
 from azaion_daemon.conducting.promoting import Promoter
 from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.dataset.classes import Classes, load_classes
-from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
+from azaion_daemon.errors import AzaionError, ConfigError, DiskFullError, OperatorError
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
@@ -27,6 +27,7 @@ from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.job_status import GpuWatch
+from azaion_daemon.ops.reload import Take
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model
 from azaion_daemon.outbox import Outbox
@@ -34,10 +35,11 @@ from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.releasing import RollBack, release_facts
-from azaion_daemon.reloading import Reloader
+from azaion_daemon.reloading import Introduction, Reloader
 from azaion_daemon.reporting import Parts, Reporter
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
+from azaion_daemon.signals import Signals
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.root import lock_root, open_root
@@ -51,8 +53,8 @@ from azaion_daemon.training.pool import WorkerPool
 log = get_logger(__name__)
 
 
-def run(config: Path) -> int:
-    """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status."""
+def run(config: Path, signals: Signals) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status. `signals` keeps those that come before."""
     try:
         settings = load_settings(config)
     except ConfigError as unusable:
@@ -64,7 +66,7 @@ def run(config: Path) -> int:
         reuse_memory_of_messages()
         exit_code = 0
         try:
-            _prepare_and_serve(settings, config)
+            _prepare_and_serve(settings, config, signals)
             log.info("daemon.stopped")
         except* AzaionError as group:
             error = _first(group)
@@ -84,7 +86,7 @@ def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
     return error
 
 
-def _prepare_and_serve(settings: Settings, config: Path) -> None:
+def _prepare_and_serve(settings: Settings, config: Path, signals: Signals) -> None:
     layout = Layout.of(settings.directories)
     open_root(layout)
     classes = load_classes(layout.classes)
@@ -92,7 +94,7 @@ def _prepare_and_serve(settings: Settings, config: Path) -> None:
     with lock_root(layout):
 
         async def serve() -> None:
-            await Daemon(settings, config, layout, classes).serve()
+            await Daemon(settings, config, layout, classes).serve(signals)
 
         asyncio.run(serve())
 
@@ -101,7 +103,6 @@ class Daemon:
     """One running daemon."""
 
     def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes) -> None:
-        self._reloader = Reloader(settings, config, self._take)
         self._stream = settings.stream.name
         self._layout = layout
         self._ledger = LedgerThread(Ledger(layout.ledger))
@@ -110,6 +111,7 @@ class Daemon:
         self._digester = Digester(layout, self._ledger, self._pipeline)
         self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
         self._platform = PlatformClient(settings.api, layout.hardware, kept_refusal=layout.refused_login)
+        self._introduction = Introduction(self._platform, settings.api)
         self._publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, self._publisher, facts=lambda model: release_facts(model, layout))
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
@@ -139,6 +141,7 @@ class Daemon:
         )
         self._roll_back = RollBack(layout, self._ledger, self._pipeline.space, self._outbox.order, self._conductor.installer.lock)
         self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
+        self._reloader = Reloader(settings, config, self._takes(), done=lambda: self._reporter.soon())  # noqa: PLW0108 - made below
         self._gpus = GpuWatch(nvml, layout, lambda: [one.job.id for one in self._conductor.under_way])
         parts = Parts(
             consumer=self._consumer,
@@ -157,24 +160,41 @@ class Daemon:
         self._asked = asyncio.Event()
         self._asked.set()  # there may be requests from the time before the start
 
-    async def serve(self) -> None:
+    async def serve(self, signals: Signals) -> None:
         """Work until a signal asks to stop."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report_stray)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ask_to_stop)
-        loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        actions = {
+            signal.SIGTERM: self._ask_to_stop,
+            signal.SIGINT: self._ask_to_stop,
+            signal.SIGUSR1: self._asked.set,
+            signal.SIGHUP: self._reloader.ask,
+        }
+        with signals.told(actions, loop):
+            await self._serve()
+
+    async def _serve(self) -> None:
         try:
             async with self._platform:
-                await self._pipeline.recover()
-                await self._conductor.recover()
-                await self._work()
+                await self._recover()
+                if self._stop.is_set():
+                    log.info("daemon.stopping")
+                else:
+                    await self._work()
         finally:
             self._pipeline.close()
             self._reporter.state = "stopped"
             await self._reporter.write()
             await asyncio.to_thread(self._ledger.close)
+
+    async def _recover(self) -> None:
+        try:
+            await self._pipeline.recover()
+            await self._conductor.recover()
+        except DiskFullError as full:
+            if not self._stop.is_set():
+                raise
+            log.warning("ingest.left_unfinished", why=str(full))  # the next start goes on
 
     def _ask_to_stop(self) -> None:
         self._stop.set()
@@ -193,6 +213,7 @@ class Daemon:
             keeping = tasks.create_task(self._keeper.run(), name="keep")
             answering = tasks.create_task(self._keep_answering(), name="answer")
             reloading = tasks.create_task(self._reloader.run(), name="reload")
+            introducing = tasks.create_task(self._introduction.run(), name="log in")
             watching = tasks.create_task(self._gpus.run(), name="gpus")
             reporting = tasks.create_task(self._reporter.run(), name="report")
             self._reporter.state = "running"
@@ -208,6 +229,7 @@ class Daemon:
             keeping.cancel()
             answering.cancel()
             reloading.cancel()
+            introducing.cancel()
             watching.cancel()
             self._pipeline.stop()
             await writing
@@ -217,16 +239,19 @@ class Daemon:
         ledger = self._ledger.ledger
         return Resume(await self._ledger(ledger.position, self._stream), await self._ledger(ledger.last_position))
 
-    def _take(self, settings: Settings) -> None:
-        """Tell every part what it works with from now on."""
-        self._consumer.reconfigure(settings.stream)
-        self._keeper.reconfigure(settings.retention)
-        self._trigger.reconfigure(settings)
-        self._judge.reconfigure(settings)
-        self._conductor.reconfigure(settings)
-        self._platform.reconfigure(settings.api)
-        self._publisher.reconfigure(settings.publish, credentials_source(settings, self._platform))
-        self._outbox.reconfigure(settings.publish)
+    def _takes(self) -> tuple[Take, ...]:
+        """What every part that a setting reaches while it works is told. The log's level is the reloader's own."""
+        return (
+            lambda settings: self._pipeline.reconfigure(settings.ingest),
+            lambda settings: self._keeper.reconfigure(settings.retention),
+            self._trigger.reconfigure,
+            self._judge.reconfigure,
+            self._conductor.reconfigure,
+            lambda settings: self._introduction.reconfigure(settings.api),
+            lambda settings: self._publisher.reconfigure(settings.publish, credentials_source(settings, self._platform)),
+            lambda settings: self._outbox.reconfigure(settings.publish),
+            lambda settings: self._consumer.reconfigure(settings.stream),
+        )
 
     async def _keep_answering(self) -> None:
         """Do what commands ask for, one request after the other."""
