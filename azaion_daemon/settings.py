@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -58,14 +58,14 @@ def load_settings(path: Path) -> Settings:
     return parse_settings(read_config(path), source=str(path))
 
 
-def read_config(path: Path) -> str:
-    """The text of a configuration file.
+def read_config(path: Path, *, errors: Literal["strict", "replace"] = "strict") -> str:
+    """The text of a configuration file; `errors` says what becomes of bytes that are no UTF-8.
 
     Raises:
         ConfigError: It is not there, cannot be read, or is no file of a reasonable size: a pipe without a writer would be waited for.
     """
     try:
-        with open(path, encoding="utf-8", opener=_open_at_once) as file:
+        with open(path, encoding="utf-8", errors=errors, opener=_open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
                 raise ConfigError(f"{path} cannot be read: it is no file, or one of more than {_MOST_BYTES} bytes")

@@ -33,7 +33,7 @@ def find_root(config: Path) -> Path:
         return load_settings(config).directories.root
     except ConfigError as unusable:
         with suppress(ConfigError):
-            if (root := _named_root(read_config(config))) is not None:
+            if (root := _named_root(read_config(config, errors="replace"))) is not None:
                 return root
         raise ConfigError(
             f"{unusable}\nNor does it say which root the daemon works in, so it was not told; it keeps the configuration that it has. "

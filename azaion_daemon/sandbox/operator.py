@@ -87,10 +87,12 @@ class RunningDaemon:
         self.log_start = 0
         """Where in the operator's log this run begins, in bytes."""
         self.process: subprocess.Popen[bytes]
+        self._status: Path
 
     def __enter__(self) -> Self:
         log = self._operator.log
         self.log_start = log.stat().st_size if log.exists() else 0
+        self._status = self._operator.root() / "state" / "status.json"  # whatever becomes of the configuration while it runs
         self.process = spawn([*self._command, "run"], log=log, cwd=self._operator.directory, environment=self._environment)
         return self
 
@@ -136,7 +138,7 @@ class RunningDaemon:
     def status(self) -> dict[str, Any] | None:
         """What it says of itself; None before its first word."""
         try:
-            document: dict[str, Any] = json.loads((self._operator.root() / "state" / "status.json").read_bytes())
+            document: dict[str, Any] = json.loads(self._status.read_bytes())
         except FileNotFoundError:
             return None
         return document if document["pid"] == self.process.pid else None

@@ -68,7 +68,7 @@ def says(layout: Layout, pid: int, begun: float, **last: Any) -> None:
 )
 def test_the_root_is_found_in_a_file_that_cannot_be_used(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text(text)
+    config.write_bytes(text.encode() + b"\xff")
     assert find_root(config) == Path("/srv/azaion")
 
 
