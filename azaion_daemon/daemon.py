@@ -21,7 +21,7 @@ from azaion_daemon.conducting.judging import Judge
 from azaion_daemon.conducting.promoting import Promoter
 from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.dataset.classes import Classes, load_classes
-from azaion_daemon.errors import AzaionError, ConfigError, OperatorError
+from azaion_daemon.errors import AzaionError, ConfigError, DiskFullError, OperatorError
 from azaion_daemon.health import JOB_LIMIT_S, PUBLISH_LIMIT_S, STEP_LIMIT_S, Vitals, waiting_for, working
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
@@ -31,6 +31,7 @@ from azaion_daemon.notify import Notifier
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.job_status import GpuWatch
+from azaion_daemon.ops.reload import Take
 from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status_line import status_line
 from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model
@@ -39,10 +40,11 @@ from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.releasing import RollBack, release_facts
-from azaion_daemon.reloading import Reloader
+from azaion_daemon.reloading import Introduction, Reloader
 from azaion_daemon.reporting import Parts, Reporter
 from azaion_daemon.retention.keeper import Keeper
 from azaion_daemon.settings import Settings, load_settings
+from azaion_daemon.signals import Signals
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
 from azaion_daemon.store.root import lock_root, open_root
@@ -62,8 +64,8 @@ log = get_logger(__name__)
 T = TypeVar("T")
 
 
-def run(config: Path) -> int:
-    """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status."""
+def run(config: Path, signals: Signals) -> int:
+    """Run the daemon in the foreground until SIGTERM or SIGINT; the process's exit status. `signals` keeps those that come before."""
     notifier = Notifier.taken_from(os.environ)
     try:
         settings = load_settings(config)
@@ -78,7 +80,7 @@ def run(config: Path) -> int:
         faulthandler.enable()  # systemd's watchdog ends a daemon that hangs with SIGABRT: then it says where each thread was
         exit_code = 0
         try:
-            _prepare_and_serve(settings, config, notifier)
+            _prepare_and_serve(settings, config, signals, notifier)
             log.info("daemon.stopped")
         except* AzaionError as group:
             error = _first(group)
@@ -100,7 +102,7 @@ def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
     return error
 
 
-def _prepare_and_serve(settings: Settings, config: Path, notifier: Notifier) -> None:
+def _prepare_and_serve(settings: Settings, config: Path, signals: Signals, notifier: Notifier) -> None:
     notifier.status("Starting: the root is looked at")
     layout = Layout.of(settings.directories)
     open_root(layout)
@@ -109,7 +111,7 @@ def _prepare_and_serve(settings: Settings, config: Path, notifier: Notifier) -> 
     with lock_root(layout):
 
         async def serve() -> None:
-            await Daemon(settings, config, layout, classes, notifier).serve()
+            await Daemon(settings, config, layout, classes, notifier).serve(signals)
 
         asyncio.run(serve())
 
@@ -121,7 +123,6 @@ class Daemon:
         self._notifier = notifier
         self._vitals = Vitals(patience(notifier))
         self._watchdog = Watchdog(self._vitals, notifier)
-        self._reloader = Reloader(settings, config, self._take, notifier.reloading)
         self._stream = settings.stream.name
         self._layout = layout
         self._ledger = LedgerThread(Ledger(layout.ledger), self._vitals.thread("ledger"))
@@ -130,6 +131,7 @@ class Daemon:
         self._digester = Digester(layout, self._ledger, self._pipeline)
         self._consumer = StreamConsumer(settings.stream, self._resume, inbox.put)
         self._platform = PlatformClient(settings.api, layout.hardware, kept_refusal=layout.refused_login)
+        self._introduction = Introduction(self._platform, settings.api)
         self._publisher = Publisher(settings.publish, self._platform, credentials_source(settings, self._platform), layout)
         self._outbox = Outbox(settings.publish, self._ledger, self._publisher, facts=lambda model: release_facts(model, layout))
         self._former = DatasetFormer(layout, classes, self._ledger, self._digester, stream=settings.stream.name)
@@ -159,6 +161,13 @@ class Daemon:
         )
         self._roll_back = RollBack(layout, self._ledger, self._pipeline.space, self._outbox.order, self._conductor.installer.lock)
         self._promoter = Promoter(layout, self._ledger, self._pipeline.space, self._conductor.installer)
+        self._reloader = Reloader(
+            settings,
+            config,
+            self._takes(),
+            around=notifier.reloading,
+            done=lambda: self._reporter.soon(),  # noqa: PLW0108 - made below
+        )
         self._gpus = GpuWatch(nvml, layout, lambda: [one.job.id for one in self._conductor.under_way])
         parts = Parts(
             consumer=self._consumer,
@@ -181,14 +190,20 @@ class Daemon:
         self._asked = asyncio.Event()
         self._asked.set()  # there may be requests from the time before the start
 
-    async def serve(self) -> None:
+    async def serve(self, signals: Signals) -> None:
         """Work until a signal asks to stop."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_report_stray)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ask_to_stop)
-        loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reloader.ask)
+        actions = {
+            signal.SIGTERM: self._ask_to_stop,
+            signal.SIGINT: self._ask_to_stop,
+            signal.SIGUSR1: self._asked.set,
+            signal.SIGHUP: self._reloader.ask,
+        }
+        with signals.told(actions, loop):
+            await self._serve()
+
+    async def _serve(self) -> None:
         if self._metrics is not None:
             self._metrics.start()
         try:
@@ -196,7 +211,10 @@ class Daemon:
                 async with self._watchdog.starting():
                     self._notifier.status("Starting: what the last run has left is finished")
                     await self._vitals.watched("recover", self._recover(), limit_s=JOB_LIMIT_S)  # debris may be a whole dataset
-                await self._work()
+                if self._stop.is_set():
+                    log.info("daemon.stopping")
+                else:
+                    await self._work()
         finally:
             self._pipeline.close()
             self._reporter.state = "stopped"
@@ -206,8 +224,13 @@ class Daemon:
                 await asyncio.to_thread(self._metrics.close)
 
     async def _recover(self) -> None:
-        await self._pipeline.recover()
-        await self._conductor.recover()
+        try:
+            await self._pipeline.recover()
+            await self._conductor.recover()
+        except DiskFullError as full:
+            if not self._stop.is_set():
+                raise
+            log.warning("ingest.left_unfinished", why=str(full))  # the next start goes on
 
     def _ask_to_stop(self) -> None:
         self._notifier.stopping("Stopping: the batch in hand is finished; a training goes on")
@@ -231,6 +254,7 @@ class Daemon:
             keeping = begin("keep", self._keeper.run())
             answering = begin("answer", self._keep_answering())
             reloading = begin("reload", self._reloader.run())
+            introducing = begin("log in", self._introduction.run())
             watching = begin("gpus", self._gpus.run())
             reporting = begin("report", self._reporter.run())
             feeding = tasks.create_task(self._watchdog.run(), name="watchdog")
@@ -249,6 +273,7 @@ class Daemon:
             keeping.cancel()
             answering.cancel()
             reloading.cancel()
+            introducing.cancel()
             watching.cancel()
             self._pipeline.stop()
             await writing
@@ -265,16 +290,19 @@ class Daemon:
         if self._metrics is not None:
             self._metrics.take(document)
 
-    def _take(self, settings: Settings) -> None:
-        """Tell every part what it works with from now on."""
-        self._consumer.reconfigure(settings.stream)
-        self._keeper.reconfigure(settings.retention)
-        self._trigger.reconfigure(settings)
-        self._judge.reconfigure(settings)
-        self._conductor.reconfigure(settings)
-        self._platform.reconfigure(settings.api)
-        self._publisher.reconfigure(settings.publish, credentials_source(settings, self._platform))
-        self._outbox.reconfigure(settings.publish)
+    def _takes(self) -> tuple[Take, ...]:
+        """What every part that a setting reaches while it works is told. The log's level is the reloader's own."""
+        return (
+            lambda settings: self._pipeline.reconfigure(settings.ingest),
+            lambda settings: self._keeper.reconfigure(settings.retention),
+            self._trigger.reconfigure,
+            self._judge.reconfigure,
+            self._conductor.reconfigure,
+            lambda settings: self._introduction.reconfigure(settings.api),
+            lambda settings: self._publisher.reconfigure(settings.publish, credentials_source(settings, self._platform)),
+            lambda settings: self._outbox.reconfigure(settings.publish),
+            lambda settings: self._consumer.reconfigure(settings.stream),
+        )
 
     async def _keep_answering(self) -> None:
         """Do what commands ask for, one request after the other."""

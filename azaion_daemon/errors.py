@@ -32,6 +32,10 @@ class OutsideError(AzaionError):
     """Something outside failed: broker, platform, object store. Waiting or trying again may help."""
 
 
+class NoAnswerError(OutsideError):
+    """No daemon runs, or it does not say in time what became of what it was asked for."""
+
+
 class StreamMismatchError(OutsideError):
     """The stream is not the one that the ledger's position belongs to."""
 

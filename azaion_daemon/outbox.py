@@ -144,7 +144,7 @@ class Outbox:
 
     def reconfigure(self, settings: PublishSettings) -> None:
         """Work with other settings, and try at once what waits: an operator has asked for that."""
-        self._changed = settings != self._settings
+        self._changed |= settings != self._settings  # a second reload must not hide the first
         self._settings = settings
         self._due.set()
 

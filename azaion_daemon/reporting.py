@@ -68,13 +68,20 @@ class Reporter:
         self._config = config
         self._tell = tell
         self._tally = Tally()
+        self._due = asyncio.Event()
+
+    def soon(self) -> None:
+        """Have the status written at once: somebody waits for what it says."""
+        self._due.set()
 
     async def run(self) -> None:
         """Keep the status up to date."""
         while True:
+            self._due.clear()
             await self.write()
-            with waiting_for("the next second"):
-                await asyncio.sleep(_PERIOD_S)
+            with waiting_for("the next second"), suppress(TimeoutError):
+                async with asyncio.timeout(_PERIOD_S):
+                    await self._due.wait()
 
     async def write(self) -> None:
         """Replace the status once."""

@@ -195,7 +195,7 @@ class DatasetSettings(Section):
     min_free_disk: Annotated[ByteSize, NEXT_JOB] = ByteSize(4096 * _MIB)
     images: Annotated[Literal["linked", "resized"], NEXT_JOB] = "linked"
     jpeg_quality: Annotated[int, Field(ge=1, le=100), NEXT_JOB] = 90
-    resized_cache: Annotated[ByteSize, NEXT_JOB] = ByteSize(20 * 1024 * _MIB)
+    resized_cache: Annotated[ByteSize, LIVE] = ByteSize(20 * 1024 * _MIB)
 
 
 class TriggerSettings(Section):
@@ -219,9 +219,9 @@ class TrainingSettings(Section):
     imgsz: Annotated[int, Field(ge=32, le=8192, multiple_of=32), NEXT_JOB]
     save_period: Annotated[int, Field(ge=1), NEXT_JOB]
     workers: Annotated[int, Field(ge=0, le=256), NEXT_JOB]
-    gpus: Annotated[Literal["auto", "none"] | tuple[str, ...], NEXT_JOB] = "auto"
+    gpus: Annotated[Literal["auto", "none"] | tuple[str, ...], LIVE] = "auto"
     gpus_per_job: Annotated[int, Field(ge=1, le=64), NEXT_JOB] = 1
-    max_parallel_jobs: Annotated[int, Field(ge=1, le=64), NEXT_JOB] = 1
+    max_parallel_jobs: Annotated[int, Field(ge=1, le=64), LIVE] = 1
     max_attempts: Annotated[int, Field(ge=1, le=100), NEXT_JOB] = 5
     start_from: Annotated[Literal["base", "current"], NEXT_JOB] = "base"
     seed: Annotated[int, Field(ge=0), NEXT_JOB] = 0

@@ -1,8 +1,10 @@
 """Reading config.yaml. Unknown keys, wrong types and impossible values are refused with the path of the key."""
 
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -25,6 +27,8 @@ from azaion_daemon.sections import (
     TrainingSettings,
     TriggerSettings,
 )
+
+_MOST_BYTES = 1 << 20
 
 
 class Settings(Section):
@@ -51,13 +55,29 @@ def load_settings(path: Path) -> Settings:
     Raises:
         ConfigError: It cannot be read, is no YAML, or holds a key or value that is not allowed; all faults are named at once.
     """
+    return parse_settings(read_config(path), source=str(path))
+
+
+def read_config(path: Path, *, errors: Literal["strict", "replace"] = "strict") -> str:
+    """The text of a configuration file; `errors` says what becomes of bytes that are no UTF-8.
+
+    Raises:
+        ConfigError: It is not there, cannot be read, or is no file of a reasonable size: a pipe without a writer would be waited for.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8", errors=errors, opener=_open_at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
+                raise ConfigError(f"{path} cannot be read: it is no file, or one of more than {_MOST_BYTES} bytes")
+            return file.read()
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist. Make it with: azaion-daemon config render") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a UnicodeDecodeError is a ValueError
         raise ConfigError(f"{path} cannot be read: {error}") from error
-    return parse_settings(text, source=str(path))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def parse_settings(text: str, *, source: str) -> Settings:

@@ -17,6 +17,7 @@ from azaion_daemon.cli.dataset import dataset
 from azaion_daemon.cli.index import index
 from azaion_daemon.cli.model import model
 from azaion_daemon.cli.quarantine import quarantine
+from azaion_daemon.cli.reload import reload
 from azaion_daemon.cli.sandbox import sandbox
 from azaion_daemon.cli.train import train
 
@@ -54,9 +55,13 @@ def init(config: Path, offset_file: Path | None, *, as_json: bool) -> None:
 @config_option
 def run(config: Path) -> None:
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C."""
+    from azaion_daemon.signals import Signals
+
+    signals = Signals()
+    signals.keep()  # before the imports of the daemon, which take their time
     from azaion_daemon.daemon import run as run_daemon
 
-    sys.exit(run_daemon(config))
+    sys.exit(run_daemon(config, signals))
 
 
 @main.command()
@@ -116,5 +121,5 @@ def demo(keep: Path | None) -> None:
     sys.exit(run_demo(keep))
 
 
-for _group in (config, dataset, index, model, quarantine, sandbox, train):
+for _group in (config, dataset, index, model, quarantine, reload, sandbox, train):
     main.add_command(_group)

@@ -31,11 +31,11 @@ def render(env_file: Path | None, template: Path, output: Path) -> None:
 @config_option
 def check(config: Path) -> None:
     """Say whether the configuration can be used, and if not, why."""
+    from azaion_daemon.ops.reload import check_files
     from azaion_daemon.settings import load_settings
-    from azaion_daemon.stream.tls import tls_context
 
     settings = load_settings(config)
-    tls_context(settings.stream)
+    check_files(settings)
     click.echo(f"{config} is valid.", err=True)
     if settings.publish.model_key is None:
         click.echo("publish.model_key is not set (AZAION_MODEL_KEY): models will be trained, but releases wait.", err=True)

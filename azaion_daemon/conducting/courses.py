@@ -92,6 +92,7 @@ class Course:
         self._waits: str | None = None
         self._storing = 0
         self._peak = Peak()
+        self._formed_with: str | None = None
         self._taken_over = job.state == JobState.RUNNING  # from a daemon before this one
 
     @property
@@ -186,10 +187,10 @@ class Course:
             log.warning("worker.stray", job=self.job.id, why=str(stray))
 
     async def take_mark(self) -> None:
-        """Have the job show the present moment, with the present settings: for one that ended before its snapshot was taken."""
+        """Have the job show the present moment, with the settings it was formed with: for one that ended before its snapshot was taken."""
         shop = self._shop
         mark = await shop.ledger(shop.ledger.ledger.due.mark)
-        self._took(mark, await shop.digest_of(settings_for(self.job, shop.settings)))
+        self._took(mark, self._formed_with or await shop.digest_of(settings_for(self.job, shop.settings)))
 
     def _took(self, mark: Mark, digest: str) -> None:
         self.job = replace(self.job, position=mark.position, audit=mark.audit, settings=digest)
@@ -200,7 +201,7 @@ class Course:
         job, shop = self.job, self._shop
         settings = settings_for(job, shop.settings)
         log.info("dataset.forming", job=job.id)
-        digest = await shop.digest_of(settings)
+        digest = self._formed_with = await shop.digest_of(settings)  # a reload meanwhile may be what cures it
         source = choose_source(settings.training, shop.layout, await shop.ledger(shop.ledger.ledger.current_model))
         weights = source.file or shop.layout.models / settings.training.model
         into = self._directory.sample if job.trial else None

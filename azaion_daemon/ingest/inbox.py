@@ -28,11 +28,15 @@ class Inbox:
         self.bytes += len(message.data)
         self._changed.set()
 
-    async def batch(self, *, max_messages: int, max_bytes: int, delay_s: float) -> list[RawMessage]:
-        """Take the next messages: at least one, until a limit or, after the first, `delay_s` is reached."""
+    async def wait(self) -> None:
+        """Wait until there is a message."""
         with waiting_for("messages"):
             while not self._messages:
                 await self._change()
+
+    async def batch(self, *, max_messages: int, max_bytes: int, delay_s: float) -> list[RawMessage]:
+        """Take the next messages: at least one, until a limit or, after the first, `delay_s` is reached."""
+        await self.wait()
         batch: list[RawMessage] = []
         taken = 0
         try:

@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from azaion_daemon.errors import DiskFullError, OperatorError, gravest
@@ -74,11 +74,17 @@ class Pipeline:
         self._committing = asyncio.Lock()
         self._syncing = asyncio.Lock()
         self._stopping = asyncio.Event()
+        self._reconfigured = asyncio.Event()
         self._placed_to: int | None = None
         """The position up to which the tree matches the ledger, but maybe not durably."""
         self._left_unplaced = False
         self.space = Space(layout.root)
         self.state = IngestState(dict.fromkeys(Home, 0))
+
+    def reconfigure(self, settings: IngestSettings) -> None:
+        """Work with other settings, from the next batch on; `threads` stays."""
+        self._settings = settings
+        self._reconfigured.set()
 
     async def recover(self) -> None:
         """Finish what a crash has left in the tree, and learn the counts. To be awaited before `run`."""
@@ -205,22 +211,24 @@ class Pipeline:
 
     async def _keep_taking(self) -> None:
         while True:
+            await self._inbox.wait()
             settings = self._settings
             batch = await self._inbox.batch(
                 max_messages=settings.batch_messages, max_bytes=settings.batch_bytes, delay_s=settings.batch_delay_s
             )
-            await self.space.wait_for(settings.min_free_disk)
-            staged = await self.space.repeat(lambda batch=batch: self._stage(batch))  # type: ignore[misc]
+            await self.space.wait_for(lambda: self._settings.min_free_disk)
+            settings = self._settings  # one and the same for a batch, also when it is staged again: a message has one outcome
+            staged = await self.space.repeat(lambda batch=batch, settings=settings: self._stage(batch, settings))  # type: ignore[misc]
             with waiting_for("the batch before to be made durable"):
                 await self._written.put(staged)
             del batch  # its images are on the disk now, and need not be in memory while the next one gathers
 
-    async def _stage(self, batch: Sequence[RawMessage]) -> list[StagedMessage]:
+    async def _stage(self, batch: Sequence[RawMessage], settings: IngestSettings) -> list[StagedMessage]:
         loop = asyncio.get_running_loop()
-        share = -(-len(batch) // self._settings.threads)
+        share = -(-len(batch) // settings.threads)
         parts = [batch[start : start + share] for start in range(0, len(batch), share)]
         staged = await asyncio.gather(
-            *(loop.run_in_executor(self._staging, self._stager.stage, part, self._settings) for part in parts), return_exceptions=True
+            *(loop.run_in_executor(self._staging, self._stager.stage, part, settings) for part in parts), return_exceptions=True
         )
         if error := gravest(part for part in staged if isinstance(part, BaseException)):
             raise error
@@ -293,8 +301,17 @@ class Pipeline:
     async def _keep_synced(self) -> None:
         while True:
             with waiting_for("the next sync"):
-                await asyncio.sleep(self._settings.sync_interval_s)
+                await self._pause_before_sync()
             await self._sync()
+
+    async def _pause_before_sync(self) -> None:
+        """As long as is configured, also when that changes meanwhile."""
+        began = time.monotonic()
+        while (left_s := began + self._settings.sync_interval_s - time.monotonic()) > 0:
+            self._reconfigured.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._reconfigured.wait()
 
     async def _sync(self) -> None:
         """Make what is placed durable, and clear its marks. Writing goes on meanwhile: what it places is newer."""

@@ -39,13 +39,13 @@ class Space:
         """Wait no longer: what has no room fails from now on. Nothing is lost: what is not in the ledger is in the stream."""
         self._giving_up.set()
 
-    async def wait_for(self, least_bytes: int) -> None:
-        """Wait until so many bytes are free."""
+    async def wait_for(self, least: Callable[[], int]) -> None:
+        """Wait until so many bytes are free, by what is asked for at the moment."""
 
         def shortage() -> str | None:
             with storage("looking at the free space of"):
                 disk = os.statvfs(self._root)
-            free = disk.f_bavail * disk.f_frsize
+            free, least_bytes = disk.f_bavail * disk.f_frsize, least()
             return f"{free} bytes are free, less than the {least_bytes} of ingest.min_free_disk" if free < least_bytes else None
 
         waiting = object()

@@ -71,6 +71,11 @@ def logging_to(stream: TextIO, *, level: str, style: Literal["auto", "json", "pr
         structlog.reset_defaults()
 
 
+def more_talkative(one: str, other: str) -> str:
+    """The one of two levels that lets more through."""
+    return min(one, other, key=lambda level: logging.getLevelNamesMapping()[level.upper()])
+
+
 def set_level(level: str) -> None:
     """Log from `level` on. Libraries stay at `warning`: at `debug` rstream would log whole frames, images included."""
     logging.getLogger().setLevel(logging.WARNING)

@@ -41,7 +41,12 @@ CATALOGUE: dict[str, Event] = {
         "The configuration was read again: `applied` takes effect now, `next_job` with the next job, `restart_required` with a restart.",
         ("applied", "next_job", "restart_required"),
     ),
-    "config.reload_failed": Event("error", "The new configuration cannot be used, see `error`; everything stays as it was.", ("error",)),
+    "config.reload_failed": Event(
+        "error",
+        "The new configuration cannot be used, see `error`; everything stays as it was.",
+        ("error",),
+        "Correct what it names, in .env or config.template.yaml, render and reload; until then a restart would end with exit 78.",
+    ),
     "config.model_key_missing": Event("warning", "No AZAION_MODEL_KEY: models are trained, but releases wait.", ()),
     # Metrics
     "metrics.listening": Event("info", "Metrics can be read at this address.", ("listen",)),
@@ -250,6 +255,12 @@ CATALOGUE: dict[str, Event] = {
         "warning", "A release is done, but the ledger has no space for that; it is recorded once there is some.", ("why",)
     ),
     "platform.login": Event("info", "A login at the platform succeeded.", ("email",)),
+    "platform.login_failed": Event(
+        "warning",
+        "After a reload that changed `api` the login did not succeed; see `why`.",
+        ("why",),
+        "Correct what it names, then reload; when the platform was away, the next call tries again by itself.",
+    ),
     "platform.retry": Event("warning", "A call to the platform failed and is tried again.", ("call", "why", "attempt", "retry_in_s")),
     "cdn.credentials": Event("info", "Credentials of the CDN were obtained.", ("source", "host", "uploader")),
     "cdn.upload_aborted": Event(

@@ -1,6 +1,6 @@
 """The pages of the operator's guide that are made from the code, so that they cannot differ from it.
 
-`python -m azaion_daemon.ops.guide` writes them into deploy/; a test holds them against what is there.
+`python -m azaion_daemon.ops.guide` writes them into deploy/, and the marks into config.template.yaml: tests compare them.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from azaion_daemon.logs.catalogue import CATALOGUE
 from azaion_daemon.metrics.catalogue import CATALOGUE as METRICS
+from azaion_daemon.ops.settings_reference import settings_page, with_marks
 
 _HEAD = "<!-- Made by `python -m azaion_daemon.ops.guide`: change the code, not this page. -->\n"
 
@@ -30,7 +31,14 @@ def metrics_page() -> str:
     return "\n".join([_HEAD, "# Metrics", "", *rows, ""])
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"events.md": events_page, "metrics.md": metrics_page}
+def settings_md() -> str:
+    """Every setting."""
+    return f"{_HEAD}\n{settings_page(TEMPLATE.read_text(encoding='utf-8'))}"
+
+
+TEMPLATE = Path(__file__).parents[2] / "config.template.yaml"
+"""Of the checkout that this module is of."""
+PAGES: Mapping[str, Callable[[], str]] = {"events.md": events_page, "metrics.md": metrics_page, "settings.md": settings_md}
 """File name in deploy/ -> what makes its text."""
 
 
@@ -41,4 +49,5 @@ def write_pages(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_pages(Path("deploy"))
+    TEMPLATE.write_text(with_marks(TEMPLATE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_pages(TEMPLATE.with_name("deploy"))

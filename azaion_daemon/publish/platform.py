@@ -130,6 +130,16 @@ class PlatformClient:
             self._session = Session(settings)
         self._session.asked = True
 
+    async def log_in(self) -> None:
+        """Have a token, by a login where there is none yet."""
+        session = self._session
+        session.calls += 1
+        try:
+            await self._valid_token(session)
+        finally:
+            session.calls -= 1
+            await self._close_retired()
+
     async def hardware(self) -> str:
         """The hardware string that this machine shows the platform."""
         return await hardware_string(self._session.settings.hardware, self._kept_hardware)

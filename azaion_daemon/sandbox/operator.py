@@ -60,10 +60,10 @@ class Operator:
         """The root directory that the configuration names."""
         return Path(yaml.safe_load(self.config.read_text())["directories"]["root"])
 
-    def end_workers(self) -> None:
-        """End the trainings, which outlive their daemon."""
+    def end_workers(self, root: Path | None = None) -> None:
+        """End the trainings, which outlive their daemon; of the root that is configured, if no other is named."""
         with ThreadPoolExecutor(1) as thread:  # the caller may have an event loop of its own
-            for job in (self.root() / "state" / "jobs").glob("*/"):
+            for job in ((root or self.root()) / "state" / "jobs").glob("*/"):
                 thread.submit(asyncio.run, WorkerPool().cancel(JobDirectory(job))).result()
 
     def daemon(self, command: Sequence[str] | None = None, environment: Mapping[str, str] | None = None) -> "RunningDaemon":
@@ -87,10 +87,12 @@ class RunningDaemon:
         self.log_start = 0
         """Where in the operator's log this run begins, in bytes."""
         self.process: subprocess.Popen[bytes]
+        self._root: Path
 
     def __enter__(self) -> Self:
         log = self._operator.log
         self.log_start = log.stat().st_size if log.exists() else 0
+        self._root = self._operator.root()  # whatever becomes of the configuration while it runs
         self.process = spawn([*self._command, "run"], log=log, cwd=self._operator.directory, environment=self._environment)
         return self
 
@@ -100,7 +102,7 @@ class RunningDaemon:
             return
         if self.process.poll() is None:
             self.kill()
-        self._operator.end_workers()
+        self._operator.end_workers(self._root)
 
     def stop(self, limit_s: float = 30.0) -> float:
         """Ask it to stop; how many seconds that took.
@@ -136,7 +138,7 @@ class RunningDaemon:
     def status(self) -> dict[str, Any] | None:
         """What it says of itself; None before its first word."""
         try:
-            document: dict[str, Any] = json.loads((self._operator.root() / "state" / "status.json").read_bytes())
+            document: dict[str, Any] = json.loads((self._root / "state" / "status.json").read_bytes())
         except FileNotFoundError:
             return None
         return document if document["pid"] == self.process.pid else None

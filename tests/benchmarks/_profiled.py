@@ -12,6 +12,7 @@ from pathlib import Path
 
 from azaion_daemon import daemon
 from azaion_daemon.sandbox.operator import Operator, RunningDaemon
+from azaion_daemon.signals import Signals
 
 _CHECKOUT = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def main() -> None:
 
     threading.setprofile(profile_this_thread)  # called at a thread's first event, and replaced by what it enables
     profile_this_thread()
-    code = daemon.run(Path("config.yaml"))
+    code = daemon.run(Path("config.yaml"), Signals())
     threading.setprofile(None)
     stats = pstats.Stats(profiles[0])
     for profile in profiles[1:]:

@@ -91,3 +91,19 @@ async def test_a_job_that_waits_for_a_gpu_keeps_its_dataset_over_restarts(layout
         (job,) = await one.until_states("releasing")
         assert [path.name for path in layout.datasets.iterdir()] == [job.dataset]
         assert JobDirectory(layout.jobs / job.id).read_spec().gpus == ()
+
+
+async def test_a_reload_while_a_dataset_is_formed_may_cure_what_that_fails_for(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    cured = settings_of(layout.root)
+    async with site(layout, with_dataset(layout, min_images=1000)) as one:
+        former = one.conductor._shop.former
+        form = former.form
+
+        async def reloaded_meanwhile(*arguments: Any, **options: Any) -> Any:
+            one.reconfigure(cured)
+            return await form(*arguments, **options)
+
+        monkeypatch.setattr(former, "form", reloaded_meanwhile)
+        await one.change()
+        failed, _ = await one.until_states("failed", "releasing")
+        assert "too_few_images" in str(failed.why)

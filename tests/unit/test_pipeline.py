@@ -460,3 +460,58 @@ async def ended_by_storage_error(one: Ingest) -> None:
             await one.task
     assert caught.group_contains(StorageError)
     assert not caught.group_contains(DiskFullError)
+
+
+# Other settings while it works
+
+
+async def test_other_limits_of_a_batch_hold_from_the_next_one_on_also_where_it_was_waited_for(layout: Layout) -> None:
+    async with ingest(layout, FAST.model_copy(update={"batch_messages": 1})) as one:
+        await one.send([created(1, "a")])
+        await one.until_at(1)  # and now it waits for a message
+        batches: list[int] = []
+        stage = one.pipeline._stager.stage
+
+        def counting(messages: Sequence[RawMessage], settings: IngestSettings) -> list[StagedMessage]:
+            batches.append(len(messages))
+            return stage(messages, settings)
+
+        one.pipeline._stager.stage = counting  # type: ignore[method-assign]
+        one.pipeline.reconfigure(FAST.model_copy(update={"batch_messages": 4, "batch_delay_s": 10, "threads": 1}))
+        await one.send(created(number, f"n{number}") for number in range(2, 10))
+        await one.until_at(9)
+    assert batches == [4, 4]
+
+
+async def test_the_tree_is_synced_by_another_interval_at_once(layout: Layout) -> None:
+    async with ingest(layout, FAST.model_copy(update={"sync_interval_s": 300})) as one:
+        await one.send([created(1, "a")])
+        await one.until_at(1)
+        assert await one.ledger(one.ledger.ledger.dirty) != []
+        one.pipeline.reconfigure(FAST)
+        await one.until(lambda: one.pipeline._placed_to is None)
+        assert await one.ledger(one.ledger.ledger.dirty) == []
+
+
+async def test_a_lower_limit_of_free_disk_ends_the_pause_and_no_message_is_lost(layout: Layout) -> None:
+    async with ingest(layout, FAST.model_copy(update={"min_free_disk": 1 << 60})) as one:
+        await one.send([created(1, "a"), created(2, "b")])
+        await one.until(lambda: one.pipeline.space.paused is not None)
+        one.pipeline.reconfigure(FAST)
+        await one.until_at(2)
+        assert one.pipeline.space.paused is None
+        assert (await one.rows()).keys() == {"a", "b"}
+
+
+async def test_other_images_are_believed_from_the_next_batch_on(layout: Layout) -> None:
+    async with ingest(layout) as one:
+        await one.send([created(1, "a")])
+        await one.until_at(1)
+        one.pipeline.reconfigure(FAST.model_copy(update={"image_extensions": ("png",)}))
+        await one.send([created(2, "b"), created(3, "c", extension="png")])
+        await one.until_at(3)
+        one.pipeline.reconfigure(FAST.model_copy(update={"max_image_pixels": 1}))
+        await one.send([created(4, "d")])
+        await one.until_at(4)
+        assert (await one.rows()).keys() == {"a", "c"}
+        assert one.pipeline.state.quarantined == 2

@@ -1,6 +1,7 @@
 """config.yaml: what is refused is named with its key and never with its value, and the template is the reference of every setting."""
 
 import copy
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from azaion_daemon.errors import ConfigError
+from azaion_daemon.ops.settings_reference import Entry, read_template, settings_page, with_marks
 from azaion_daemon.sections import Reload
 from azaion_daemon.settings import Settings, load_settings, parse_settings, reload_marks, settings_document
 
@@ -210,6 +212,12 @@ def test_a_file_that_is_missing_or_not_text_is_an_error_with_its_path(tmp_path: 
     (tmp_path / "config.yaml").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_settings(tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_bytes(b"#" * (2 << 20))
+    with pytest.raises(ConfigError, match="more than 1048576 bytes"):
+        load_settings(tmp_path / "config.yaml")
+    os.mkfifo(tmp_path / "pipe")  # without a writer it would be waited for
+    with pytest.raises(ConfigError, match="no file"):
+        load_settings(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="cannot be read"):
         load_settings(tmp_path)
 
@@ -217,40 +225,49 @@ def test_a_file_that_is_missing_or_not_text_is_an_error_with_its_path(tmp_path: 
 # The template
 
 
-def template_entries() -> list[tuple[str, str, str]]:
-    """Of every setting that the template names: its path, the text of its value and its mark."""
-    entries = []
-    path: list[str] = []
-    for line in TEMPLATE.read_text().splitlines():
-        match = re.match(r"(# )?( *)(?:# )?([a-z0-9_]+):(?: +(.*?))?(?: +# ?(?:\[(live|next_job|restart)\].*)?)?$", line)
-        if not match:
-            continue
-        _, indent, key, value, mark = match.groups()
-        depth = len(indent) // 2
-        path[depth:] = [key]
-        if mark:
-            entries.append((".".join(path), value, mark))
-    return entries
+def entries() -> list[Entry]:
+    return [entry for part in read_template(TEMPLATE.read_text()) for entry in part.entries]
 
 
 def leaves() -> dict[str, tuple[str, str]]:
-    found: dict[str, tuple[str, str]] = {}
-    for path, value, mark in template_entries():
-        if value.startswith("{") and value != "{}":
-            found |= {f"{path}.{key}": (str(one), mark) for key, one in yaml.safe_load(value).items()}
-        else:
-            found[path] = value, mark
-    return found
+    """Of every setting that the template names: the text of its value, and its mark."""
+    return {path: (value, entry.mark) for entry in entries() for path, value in entry.settings.items()}
 
 
 def test_the_template_names_every_setting_exactly_once() -> None:
     assert sorted(leaves()) == sorted(reload_marks())
-    assert len(template_entries()) == len({path for path, _, _ in template_entries()})
+    assert len(entries()) == len({entry.path for entry in entries()})
 
 
 @pytest.mark.parametrize(("path", "mark"), reload_marks().items())
 def test_the_template_tells_how_a_setting_is_reloaded(path: str, mark: Reload) -> None:
     assert leaves()[path][1] == mark
+
+
+def test_the_marks_of_the_template_are_made_from_the_code_and_nothing_else_of_it_is_touched() -> None:
+    template = TEMPLATE.read_text()
+    assert with_marks(template) == template, "python -m azaion_daemon.ops.guide writes them"
+    assert with_marks(re.sub(r"(?<= )# \[[a-z_]+\]", "# [maybe]", template)) == template
+
+
+@pytest.mark.parametrize("line", ["  # patience: 3   # [live] no such setting", "  # gpu: null  # [live]"])
+def test_a_line_of_the_template_without_a_setting_is_refused(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"training\.(patience|gpu) has no mark of its own"):
+        with_marks(f"training:\n{line}\n")
+
+
+def test_the_guide_says_of_every_setting_what_template_and_code_say() -> None:
+    page = settings_page(TEMPLATE.read_text())
+    rows = {match[1]: match[0] for match in re.finditer(r"^\| `([a-z0-9_.]+)` \|.*$", page, re.MULTILINE)}
+    assert rows.keys() == reload_marks().keys()
+    for path, mark in reload_marks().items():
+        assert f"| {mark} |" in rows[path]
+        value, _ = leaves()[path]
+        assert (f"`{value}`" if "${" not in value else f"`{value[2:].partition(':')[0].rstrip('}')}`") in rows[path]
+    assert "| `stream.port` | integer, 1 to 65535 | required | `RABBITMQ_PORT` | live | of the stream listener |" in rows["stream.port"]
+    assert "| size, as bytes or such as 64MiB; 1MiB or more | `32MiB` |" in rows["stream.queue_bytes"]
+    assert "| number, above 0, at most 600 | `20` |" in rows["stream.verify_timeout_s"]
+    assert "| text, secret or null | none | `AZAION_MODEL_KEY` | live |" in rows["publish.model_key"]
 
 
 @pytest.mark.parametrize("path", [path for path, (value, _) in leaves().items() if "${" not in value])
