@@ -68,6 +68,7 @@ def run(config: Path) -> int:
             log.info("daemon.stopped")
         except* AzaionError as group:
             error = _first(group)
+            assert isinstance(error, AzaionError)
             log.error("daemon.failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - expected: no traceback
             exit_code = error.exit_code
         except* Exception:
@@ -76,11 +77,9 @@ def run(config: Path) -> int:
     return exit_code
 
 
-def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, AzaionError)
     return error
 
 
@@ -170,6 +169,9 @@ class Daemon:
                 await self._pipeline.recover()
                 await self._conductor.recover()
                 await self._work()
+        except BaseException as error:
+            self._reporter.ended_by = _reason(error)
+            raise
         finally:
             self._pipeline.close()
             self._reporter.state = "stopped"
@@ -260,6 +262,12 @@ class Daemon:
             await self._pipeline.recount()
             self._digester.look_again()
         return document
+
+
+def _reason(error: BaseException) -> str:
+    """What ended the daemon, in a sentence for the status."""
+    first = _first(error)
+    return str(first) if isinstance(first, AzaionError) else f"a fault of this program: {type(first).__name__}"
 
 
 def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.orders import jobs_document
 from azaion_daemon.outbox import Outbox, shown
 from azaion_daemon.reloading import Reloader
+from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Model
+from azaion_daemon.store.records import Model, Release
 from azaion_daemon.stream.consumer import StreamConsumer
 
 _PERIOD_S = 1.0
@@ -51,6 +53,9 @@ class Reporter:
     def __init__(self, parts: Parts, layout: Layout, config: Path) -> None:
         self.state = "starting"
         self.started = time.time()
+        self.ended_by: str | None = None
+        """What ended the daemon, when that was no signal."""
+        self._last_connected = time.monotonic()
         self._parts = parts
         self._layout = layout
         self._config = config
@@ -80,10 +85,12 @@ class Reporter:
             "state": self.state,
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self.started, 1),
+            "ended_by": self.ended_by,
             "config": {
-                "path": str(self._config),
+                "path": str(self._config.absolute()),
                 "loaded_at": parts.reloader.loaded_at,
                 "last_reload": None if last is None else last.document(),
+                "model_key": parts.reloader.settings.publish.model_key is not None,
             },
             "stream": self._stream(),
             "annotations": {
@@ -96,10 +103,15 @@ class Reporter:
                 "threshold": parts.reloader.settings.trigger.new_annotations,
                 "why": parts.trigger.decision.why,
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
+                "requests": [] if facts is None else [_request(one) for one in facts.ledger.requests],
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
                 "jobs": jobs_document(jobs, parts.conductor.under_way),
             },
-            "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
+            "models": {
+                "current": next((_model(model) for model in models if model.current), None),
+                "count": len(models),
+                "published": _published(releases),
+            },
             "releases": [shown(release, parts.outbox.publishing) for release in releases[-_RELEASES:]],
             "disk": disk(self._layout.root),
             "gpus": parts.gpus.documents,
@@ -109,8 +121,11 @@ class Reporter:
     def _stream(self) -> dict[str, Any]:
         ingest, stream = self._parts.pipeline.state, self._parts.consumer.health
         messages_per_s, bytes_per_s = ingest.rate.now()
+        if stream.connected:
+            self._last_connected = time.monotonic()
         return {
             "connected": stream.connected,
+            "not_connected_s": round(time.monotonic() - self._last_connected, 1),
             "why": stream.why,
             "position": ingest.position,
             "offset": ingest.offset,
@@ -125,6 +140,18 @@ class Reporter:
             "messages_per_s": round(messages_per_s, 1),
             "bytes_per_s": round(bytes_per_s),
         }
+
+
+def _request(request: TrainingRequest) -> dict[str, Any]:
+    return {"reason": request.reason, "time": request.time, "trial": request.trial, "epochs": request.epochs}
+
+
+def _published(releases: Sequence[Release]) -> dict[str, Any] | None:
+    """The release that consumers have: when it was published."""
+    for one in reversed(releases):
+        if one.state == "published":
+            return {"serial": one.serial, "sha256": one.model_sha256, "at": one.changed}
+    return None
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import yaml
 from aiohttp import web
 from click.testing import CliRunner, Result
 
-from azaion_daemon.cli import doctor
 from azaion_daemon.cli.common import Commands
+from azaion_daemon.cli.health import doctor
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.ops.doctor import Finding, Outcome, Patient, Subject, look, render_doctor, subjects
 from azaion_daemon.publish.platform import PlatformClient
