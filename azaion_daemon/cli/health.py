@@ -1,6 +1,8 @@
 """How it is: what the daemon does, and whether everything that it needs is as it should be."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -45,14 +47,27 @@ def status(ctx: click.Context, config: Path, root: Path | None, *, as_json: bool
 @click.command()
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Every finding as one JSON document.")
+@click.option("--only", multiple=True, metavar="WHAT", help="Look at this area or subject alone, and at what it needs. May be repeated.")
 @click.pass_context
-def doctor(ctx: click.Context, config: Path, *, as_json: bool) -> None:
-    """Find out what would make a release fail; exit 1 when something is broken. Beside a daemon, or before its first start."""
-    from azaion_daemon.ops.doctor import examine, render_doctor
+def doctor(ctx: click.Context, config: Path, only: tuple[str, ...], *, as_json: bool) -> None:
+    """Find out what would keep the daemon from its work; exit 1 when something is broken. Beside a daemon, or before its first start.
+
+    Everything is looked at as the daemon uses it. Areas are: configuration (files, user), root (directories, owners, disk, classes,
+    ledger), broker (connection, login, the stream's ends), training (GPUs, what a worker's libraries see, base model), publishing
+    (keys, platform, login, hardware string, CDN), machine (clock, shared memory, limits, unit).
+
+    It leaves nothing behind: hidden files under the root and an object of 32 bytes in the bucket, NAME.doctor, are removed at once. An
+    account that is bound to no machine yet is bound to this one, as by a release.
+    """
+    from azaion_daemon.ops.doctor.rendering import render_doctor, telling
+    from azaion_daemon.ops.doctor.running import examine
     from azaion_daemon.settings import load_settings
     from azaion_daemon.store.layout import Layout
 
     settings = load_settings(config)
-    document = examine(settings, Layout.of(settings.directories))
-    click.echo(json.dumps(document, indent=1) if as_json else render_doctor(document))
+    with telling(sys.stderr) as progress:
+        document = examine(settings, Layout.of(settings.directories), config, only=only, progress=progress)
+    click.echo(
+        json.dumps(document, indent=1) if as_json else render_doctor(document, colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+    )
     ctx.exit(0 if document["ok"] else 1)
