@@ -26,6 +26,8 @@ def under_way_rows(job: Mapping[str, Any], now: datetime, *, width: int) -> Iter
     """A job that is under way: its phase, how far it is, how good, how fast, and when it ends. Its bar takes `width` characters."""
     progress = job.get("progress")
     words = [f"{job.get('id')}", f"{job.get('state')}{' (a trial)' if job.get('trial') else ''}"]
+    if job.get("goes_on"):
+        words.append("it goes on without the daemon")
     if job.get("dataset"):
         words.append(f"dataset {job['dataset']}")
     if isinstance(progress, Mapping) and progress.get("attempt", 1) != 1:

@@ -21,7 +21,7 @@ _RELEASES = 3
 _HELD = 2
 """So many models that wait for an operator go before all other trainings that have ended."""
 _SILENT_S = 5.0
-_ABOUT = 12
+_SHORT, _LONG = 12, 32
 _ASKED = {
     "train_now": "a training",
     "train_cancel": "to cancel job",
@@ -145,7 +145,9 @@ def _ingest(document: Mapping[str, Any]) -> Iterator[Row]:
     if not connected and document.get("state") != "stopped":
         connection = f"not connected: {stream.get('why') or 'trying'}"
     position = "nothing consumed yet" if stream.get("position") is None else f"position {stream['position']:,}"
-    text = f"{connection}; {position}{_behind(stream)}{_pace(stream)}, {stream.get('reconnects', 0)} reconnects"
+    text = f"{connection}; {position}"
+    if document.get("state") != "stopped":
+        text += f"{_behind(stream)}{_pace(stream)}, {stream.get('reconnects', 0)} reconnects"
     yield Row("stream", text, Mood.PLAIN if connected else Mood.WARN)
     yield Row(
         "annotations", ", ".join(f"{count:,} {kind}" for kind, count in mapping(document, "annotations").items() if isinstance(count, int))
@@ -175,9 +177,14 @@ def _asked(document: Mapping[str, Any], training: Mapping[str, Any], now: dateti
         yield Row("asked for", f"{what}, {_at(one.get('time'), now)} ({one.get('reason')}): it waits for its turn", Mood.BUSY)
     waits = "it is at work on it" if mapping(document, "process").get("running") else "it waits for the daemon's next start"
     for one in document.get("requests") or []:
-        about = f" {str(one['about'])[:_ABOUT]}" if one.get("about") is not None else ""
+        about = f" {_name(str(one['about']))}" if one.get("about") is not None else ""
         reason = f" ({one['reason']})" if one.get("reason") else ""
         yield Row("asked for", f"{_ASKED.get(str(one.get('kind')), one.get('kind'))}{about}{reason}: {waits}", Mood.BUSY)
+
+
+def _name(about: str) -> str:
+    """Digests are known by their beginning."""
+    return about if len(about) <= _LONG else about[:_SHORT]
 
 
 def _model(document: Mapping[str, Any], now: datetime) -> Iterator[Row]:

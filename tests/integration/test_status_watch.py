@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from azaion_daemon.ops.status import read_status, write_status
+from azaion_daemon.ops.status_view import render_status
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.training.jobs import JobDirectory, Progress
@@ -181,6 +182,7 @@ def test_without_a_daemon_it_is_its_trainings_that_say_how_far_they_are(layout: 
     with exclusive_lock(job.lock, busy="busy"):
         document = read_status(layout)
     assert (document["state"], document["training"]["jobs"][-1]["progress"]["epoch"]) == ("stopped", 90)
+    assert "J2, running, it goes on without the daemon" in render_status(document, now)
     document = read_status(layout)
     assert document["training"]["jobs"][-1]["progress"] is None
     assert "its worker has ended" in document["training"]["jobs"][-1]["waits_for"]

@@ -265,7 +265,7 @@ def test_the_configuration_is_shown_with_its_last_reload() -> None:
 
 def test_what_operators_have_asked_for_is_shown_until_it_is_done() -> None:
     asked = [{"reason": "a new camera", "time": NOW.timestamp() - 60, "trial": False, "epochs": 7}]
-    left = [{"kind": "promote_model", "about": "36cc7e3d6f62127e1d", "reason": "it is better"}, {"kind": "later", "about": None}]
+    left = [{"kind": "promote_model", "about": "36cc7e3d6f62" * 5, "reason": "it is better"}, {"kind": "later", "about": None}]
     document = {**DOCUMENT, "training": {"why": "wait", "requests": asked}, "requests": left}
     rows = [row.text for row in parts_of(document, NOW)[Part.TRAINING]]
     assert rows[1:] == [
