@@ -88,7 +88,8 @@ def test_what_keeps_a_consumer_away_is_named(place: Surroundings, changes: dict[
 
 def test_a_real_worker_says_what_it_could_train(place: Surroundings) -> None:
     found = place.findings("training")
-    assert "torch 2" in found["training worker"]["detail"] or found["training worker"]["outcome"] == "broken", found
+    worker = found["training worker"]  # on a server with a GPU it may warn of ONNX Runtime
+    assert (worker["outcome"] in {"ok", "warning"}, "ultralytics 8" in worker["detail"]) == (True, True), found
     assert found["base model"]["outcome"] == "ok"
     assert "random weights" in found["base model"]["detail"]
 

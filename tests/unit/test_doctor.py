@@ -250,6 +250,17 @@ def test_a_filesystem_that_will_not_link_is_named_and_nothing_stays(
     assert everything(ward.layout) == before
 
 
+@pytest.mark.parametrize(("owner", "outcome"), [(12345, UNCHECKED), (-1, BROKEN)])
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_only_another_user_may_is_not_called_broken(ward: Ward, monkeypatch: pytest.MonkeyPatch, owner: int, outcome: Outcome) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    os.chown(ward.layout.root_id, owner, -1)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert ward.look(DIRECTORIES).outcome is outcome
+
+
 def test_a_directory_that_is_no_directory_is_named(ward: Ward) -> None:
     ward.layout.datasets.rmdir()
     ward.layout.datasets.touch()
@@ -270,6 +281,7 @@ def test_files_of_another_user_are_found(ward: Ward) -> None:
     finding = ward.look(OWNERS)
     assert (finding.outcome, str(request) in finding.detail) == (WARNING, True)
     os.chown(ward.layout.root_id, 12345, -1)
+    assert ward.look(DIRECTORIES).outcome is OK  # root may all the same
     other = ward.look(next(one for one in configuration.SUBJECTS if one.name == "user"))
     assert (other.outcome, "12345" in other.remedy) == (WARNING, True)
 
@@ -287,6 +299,10 @@ async def _away(_: object) -> Finding:
     raise OutsideError("The store does not answer. Wait.")
 
 
+async def _wrong(_: object) -> Finding:
+    raise LookupError("a fault of ours")
+
+
 async def _well(_: object) -> Finding:
     return Finding.ok("well")
 
@@ -299,11 +315,12 @@ async def test_one_that_takes_too_long_or_fails_hides_no_other() -> None:
             Subject("comes later", _well, after=("slow",)),
             Subject("secret", _unreadable),
             Subject("away", _away),
+            Subject("wrong", _wrong),
             Subject("well", _well),
         ],
         None,
     )
-    assert [one.outcome for one in found.values()] == [BROKEN, UNCHECKED, OK, BROKEN, BROKEN, OK]
+    assert [one.outcome for one in found.values()] == [BROKEN, UNCHECKED, OK, BROKEN, BROKEN, BROKEN, OK]
     assert found["slow"].detail == "no answer within 0.05 s"
     assert found["rests on it"].detail == "it needs the slow"
     assert "/root/x" in found["secret"].detail

@@ -4,10 +4,12 @@ import asyncio
 import os
 import pwd
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from azaion_daemon.ops.doctor.findings import Area, Finding, Outcome, Subject
 from azaion_daemon.ops.doctor.patient import Patient
+from azaion_daemon.store.layout import Layout
 
 
 async def _settings(patient: Patient) -> Finding:
@@ -49,9 +51,8 @@ def judge_files(paths: list[Path]) -> Finding:
 async def _user(patient: Patient) -> Finding:
     """Rights are those of whoever looks, so it must be known who that is."""
     user = _name(os.geteuid())
-    try:
-        owner = patient.layout.root_id.stat().st_uid
-    except OSError:
+    owner = await asyncio.to_thread(owner_of, patient.layout)
+    if owner is None:
         return Finding.ok(f"doctor runs as {user}; what it says of rights holds for that user")
     if owner != os.geteuid():
         return Finding(
@@ -60,6 +61,14 @@ async def _user(patient: Patient) -> Finding:
             f"Run it as the user of the daemon: runuser -u {_name(owner)} -- azaion-daemon doctor",
         )
     return Finding.ok(f"doctor runs as {user}, to whom the root belongs")
+
+
+def owner_of(layout: Layout) -> int | None:
+    """To whom a root belongs, which is the user of the daemon; None where there is none yet."""
+    for path in (layout.root_id, layout.root):
+        with suppress(OSError):
+            return path.stat().st_uid
+    return None
 
 
 def _name(uid: int) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from azaion_daemon.dataset.classes import Mode, load_classes, mode_of
 from azaion_daemon.errors import RootError
+from azaion_daemon.ops.doctor.configuration import owner_of
 from azaion_daemon.ops.doctor.findings import AS_THE_DAEMON, Area, Finding, Outcome, Subject
 from azaion_daemon.ops.doctor.patient import Patient
 from azaion_daemon.ops.reading import reading
@@ -34,11 +35,17 @@ async def _root(patient: Patient) -> Finding:
     try:
         await asyncio.to_thread(open_root, layout)
     except RootError as error:
+        if not _is_owner(layout) and not os.access(layout.state, os.W_OK | os.X_OK, effective_ids=True):
+            return Finding(Outcome.UNCHECKED, f"this user may not look at {layout.root} as the daemon does", AS_THE_DAEMON)
         if layout.root_id.exists():
             return Finding.of(error)
         found = Finding.of(error)
         return Finding(Outcome.BROKEN, f"{found.detail}; {_before_init(layout)}", found.remedy)
     return Finding.ok(f"{layout.root} is initialised, and this user may write it")
+
+
+def _is_owner(layout: Layout) -> bool:
+    return owner_of(layout) in {None, os.geteuid()}
 
 
 def _before_init(layout: Layout) -> str:
@@ -47,7 +54,7 @@ def _before_init(layout: Layout) -> str:
     there = layout.root
     while not there.exists():
         there = there.parent
-    allowed = "may" if os.access(there, os.W_OK | os.X_OK) else "may not"
+    allowed = "may" if os.access(there, os.W_OK | os.X_OK, effective_ids=True) else "may not"
     return f"init would make {len(new)} directories below {there}, which this user {allowed} do there"
 
 
@@ -72,12 +79,12 @@ def _try_directories(layout: Layout) -> Finding:
                 (directory / name).hardlink_to(probe)
             except OSError as error:
                 if error.errno not in _NO_LINKS:
-                    return _failed(directory, error)
+                    return _failed(layout, directory, error)
                 without_links = error
                 (directory / name).write_bytes(b"doctor")
             made.append(directory / name)
     except OSError as error:
-        return _failed(Path(error.filename or layout.root), error)
+        return _failed(layout, Path(error.filename or layout.root), error)
     finally:
         for path in made:
             path.unlink(missing_ok=True)
@@ -90,7 +97,9 @@ def _try_directories(layout: Layout) -> Finding:
     return Finding.ok(f"all {len(directories)} directories can be written, lie on one filesystem, and hard links can be made between them")
 
 
-def _failed(where: Path, error: OSError) -> Finding:
+def _failed(layout: Layout, where: Path, error: OSError) -> Finding:
+    if error.errno == errno.EACCES and not _is_owner(layout):
+        return Finding(Outcome.UNCHECKED, f"this user may not write to {where}", AS_THE_DAEMON)
     if error.errno == errno.EXDEV:
         return Finding(Outcome.BROKEN, f"{where} is on another filesystem or mount than the rest of the root", "Undo that mount or link")
     return Finding(Outcome.BROKEN, f"{where} cannot be written: {error.strerror}", f"Check its owner, mode and disk. {AS_THE_DAEMON}")

@@ -95,6 +95,10 @@ async def _look_at(subject: Subject[P], patient: P, found: Mapping[str, Finding]
         return Finding.of(error)
     except OSError as error:
         return Finding(Outcome.BROKEN, f"{error.filename or 'it'} cannot be read: {error.strerror or error}", AS_THE_DAEMON)
+    except Exception as error:  # noqa: BLE001 - a fault of ours in one must not hide what the others find
+        return Finding(
+            Outcome.BROKEN, f"it cannot be looked at: {type(error).__name__}: {error}", "A fault of this program: please report it"
+        )
 
 
 def examine(
