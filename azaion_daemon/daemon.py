@@ -84,6 +84,7 @@ def run(config: Path, signals: Signals) -> int:
             log.info("daemon.stopped")
         except* AzaionError as group:
             error = _first(group)
+            assert isinstance(error, AzaionError)
             notifier.status(f"Failed: {error}")
             log.error("daemon.failed", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - expected: no traceback
             exit_code = error.exit_code
@@ -94,11 +95,9 @@ def run(config: Path, signals: Signals) -> int:
     return exit_code
 
 
-def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
-    error: BaseException = group
+def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, AzaionError)
     return error
 
 
@@ -215,6 +214,9 @@ class Daemon:
                     log.info("daemon.stopping")
                 else:
                     await self._work()
+        except BaseException as error:
+            self._reporter.ended_by = _reason(error)
+            raise
         finally:
             self._pipeline.close()
             self._reporter.state = "stopped"
@@ -348,6 +350,12 @@ def _metrics_server(settings: Settings) -> "MetricsServer | None":
     from azaion_daemon.metrics.server import MetricsServer  # noqa: PLC0415 - its libraries take memory, and most need none
 
     return MetricsServer(*address)
+
+
+def _reason(error: BaseException) -> str:
+    """What ended the daemon, in a sentence for the status."""
+    first = _first(error)
+    return str(first) if isinstance(first, AzaionError) else f"a fault of this program: {type(first).__name__}"
 
 
 def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

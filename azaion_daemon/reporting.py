@@ -27,6 +27,7 @@ from azaion_daemon.outbox import Outbox, shown
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
 from azaion_daemon.reloading import Reloader
+from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
 from azaion_daemon.store.records import Job, Model, Release
@@ -63,6 +64,9 @@ class Reporter:
         """`tell` is given each status that is written."""
         self.state = "starting"
         self.started = time.time()
+        self.ended_by: str | None = None
+        """What ended the daemon, when that was no signal."""
+        self._last_connected = time.monotonic()
         self._parts = parts
         self._layout = layout
         self._config = config
@@ -106,10 +110,12 @@ class Reporter:
             "state": self.state,
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self.started, 1),
+            "ended_by": self.ended_by,
             "config": {
-                "path": str(self._config),
+                "path": str(self._config.absolute()),
                 "loaded_at": parts.reloader.loaded_at,
                 "last_reload": None if last is None else last.document(),
+                "model_key": parts.reloader.settings.publish.model_key is not None,
             },
             "health": parts.vitals.document(),
             "log": {"lost_lines": dropped_lines()},
@@ -124,6 +130,7 @@ class Reporter:
                 "threshold": parts.reloader.settings.trigger.new_annotations,
                 "why": parts.trigger.decision.why,
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
+                "requests": [] if facts is None else [_request(one) for one in facts.ledger.requests],
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
                 "last_change": await parts.ledger(ledger.due.newest_change),
                 "states": {state.value: count for state, count in _by_state(jobs).items()},
@@ -169,8 +176,11 @@ class Reporter:
     def _stream(self) -> dict[str, Any]:
         ingest, stream = self._parts.pipeline.state, self._parts.consumer.health
         messages_per_s, bytes_per_s = ingest.rate.now()
+        if stream.connected:
+            self._last_connected = time.monotonic()
         return {
             "connected": stream.connected,
+            "not_connected_s": round(time.monotonic() - self._last_connected, 1),
             "why": stream.why,
             "refused": stream.refused,
             "position": ingest.position,
@@ -191,6 +201,10 @@ class Reporter:
 def _by_state(jobs: Sequence[Job]) -> dict[JobState, int]:
     found = Counter(job.state for job in jobs)
     return {state: found[state] for state in JobState}
+
+
+def _request(request: TrainingRequest) -> dict[str, Any]:
+    return {"reason": request.reason, "time": request.time, "trial": request.trial, "epochs": request.epochs}
 
 
 def _published(releases: Sequence[Release]) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from azaion_daemon import __version__
 from azaion_daemon.cli.common import Commands, config_option, say
 from azaion_daemon.cli.config import config
 from azaion_daemon.cli.dataset import dataset
+from azaion_daemon.cli.health import doctor, status
 from azaion_daemon.cli.index import index
 from azaion_daemon.cli.model import model
 from azaion_daemon.cli.quarantine import quarantine
@@ -65,54 +66,6 @@ def run(config: Path) -> None:
 
 
 @main.command()
-@config_option
-@click.option("--json", "as_json", is_flag=True, help="The whole status as one JSON document.")
-@click.option("--watch", is_flag=True, help="Draw it over the whole terminal, anew each second, until Ctrl-C.")
-def status(config: Path, *, as_json: bool, watch: bool) -> None:
-    """Say what the daemon does. When it is not running: its last words, and how far its trainings are."""
-    from datetime import datetime
-
-    from azaion_daemon.ops.status import read_status
-    from azaion_daemon.ops.status_view import render_status
-    from azaion_daemon.settings import load_settings
-    from azaion_daemon.store.layout import Layout
-
-    if as_json and watch:
-        raise click.UsageError("--json is for programs, --watch for people: not both")
-    layout = Layout.of(load_settings(config).directories)
-    if watch:
-        from azaion_daemon.ops.status_screen import watch_status
-
-        watch_status(layout)
-    elif as_json:
-        click.echo(json.dumps(read_status(layout), indent=1))
-    else:
-        click.echo(render_status(read_status(layout), datetime.now().astimezone()))
-
-
-@main.command()
-@config_option
-@click.option("--json", "as_json", is_flag=True, help="Every finding as one JSON document.")
-@click.pass_context
-def doctor(ctx: click.Context, config: Path, *, as_json: bool) -> None:
-    """Find out what would make a release fail; exit 1 when something is broken. Beside a daemon, or before its first start.
-
-    Checked are: the configuration and its model key; the root; the signing key (none is made); ONNX Runtime; the platform's address
-    and certificate, the login, this machine's hardware string; the CDN's credentials, and whether the uploader may write, the
-    downloader read and the uploader remove an object of 32 bytes, NAME.doctor. An account that is bound to no machine yet is bound
-    to this one, as by a release.
-    """
-    from azaion_daemon.ops.doctor import examine, render_doctor
-    from azaion_daemon.settings import load_settings
-    from azaion_daemon.store.layout import Layout
-
-    settings = load_settings(config)
-    document = examine(settings, Layout.of(settings.directories))
-    click.echo(json.dumps(document, indent=1) if as_json else render_doctor(document))
-    ctx.exit(0 if document["ok"] else 1)
-
-
-@main.command()
 @click.option("--keep", type=click.Path(path_type=Path), default=None, help="Keep everything that the demo makes in this directory.")
 def demo(keep: Path | None) -> None:
     """Run the whole loop on this machine: annotate, ingest, train, publish, consume."""
@@ -121,5 +74,5 @@ def demo(keep: Path | None) -> None:
     sys.exit(run_demo(keep))
 
 
-for _group in (config, dataset, index, model, quarantine, reload, sandbox, train):
+for _group in (config, dataset, doctor, index, model, quarantine, reload, sandbox, status, train):
     main.add_command(_group)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from azaion_daemon.ops.loosely import number
 from azaion_daemon.ops.rows import Mood, Row
 from azaion_daemon.ops.wording import ahead, bar, duration, moment, since, size
 
@@ -25,6 +26,8 @@ def under_way_rows(job: Mapping[str, Any], now: datetime, *, width: int) -> Iter
     """A job that is under way: its phase, how far it is, how good, how fast, and when it ends. Its bar takes `width` characters."""
     progress = job.get("progress")
     words = [f"{job.get('id')}", f"{job.get('state')}{' (a trial)' if job.get('trial') else ''}"]
+    if job.get("goes_on"):
+        words.append("it goes on without the daemon")
     if job.get("dataset"):
         words.append(f"dataset {job['dataset']}")
     if isinstance(progress, Mapping) and progress.get("attempt", 1) != 1:
@@ -43,9 +46,9 @@ def _progress_rows(progress: Mapping[str, Any], now: datetime, width: int) -> It
     ends = [] if progress.get("remaining_s") is None else [f"ends {ahead(progress['remaining_s'], now)}"]
     began = [f"began {since(progress['started'], now)}"] if progress.get("started") else []
     yield Row("", "; ".join([*ends, *began]))
-    quality = [f"{name} {progress[key]:.3f}" for name, key in (("mAP50", "map50"), ("mAP50-95", "map50_95")) if _number(progress.get(key))]
+    quality = [f"{name} {progress[key]:.3f}" for name, key in (("mAP50", "map50"), ("mAP50-95", "map50_95")) if number(progress.get(key))]
     losses = progress.get("losses") or {}
-    said = [f"{_short(str(name))} {value:.3g}" if _number(value) else f"{_short(str(name))} is no number" for name, value in losses.items()]
+    said = [f"{_short(str(name))} {value:.3g}" if number(value) else f"{_short(str(name))} is no number" for name, value in losses.items()]
     if quality or said:
         yield Row("", "; ".join([part for part in (", ".join(quality), f"losses {', '.join(said)}" if said else "") if part]))
     if speed := list(_speed(progress)):
@@ -70,9 +73,9 @@ def _where(progress: Mapping[str, Any]) -> str:
 
 
 def _speed(progress: Mapping[str, Any]) -> Iterator[str]:
-    if _number(progress.get("images_per_s")):
+    if number(progress.get("images_per_s")):
         yield f"{progress['images_per_s']:.3g} images/s"
-    if _number(progress.get("epoch_s")):
+    if number(progress.get("epoch_s")):
         yield f"{duration(progress['epoch_s'])} an epoch"
     if progress.get("gpu_memory_bytes"):
         yield f"GPU {size(progress['gpu_memory_bytes'])}"
@@ -91,9 +94,9 @@ def job_row(job: Mapping[str, Any], now: datetime) -> Row:
     """A job that has ended, in a line: what became of it, and why."""
     state = str(job.get("state"))
     text = f"{state}{' (a trial)' if job.get('trial') else ''}"
-    if _number(job.get("ended")):
+    if number(job.get("ended")):
         text += f" {moment(datetime.fromtimestamp(job['ended'], UTC).astimezone(now.tzinfo), now)}"
-    if _number(job.get("map50_95")):
+    if number(job.get("map50_95")):
         text += f", mAP50-95 {job['map50_95']:.3f}"
     if why := verdict_reason(job) or job.get("why"):
         text += f": {' '.join(str(why).split())}"
@@ -115,7 +118,7 @@ def verdict_reason(job: Mapping[str, Any]) -> str | None:
 
 def gpu_row(gpu: Mapping[str, Any]) -> Row:
     """A GPU: what it is, how busy, who has it, what is wrong with it."""
-    number, mood, words = gpu.get("index"), Mood.PLAIN, []
+    index, mood, words = gpu.get("index"), Mood.PLAIN, []
     if gpu.get("job"):
         words.append(f"job {gpu['job']}")
         mood = Mood.BUSY
@@ -125,20 +128,20 @@ def gpu_row(gpu: Mapping[str, Any]) -> Row:
     elif processes := gpu.get("processes"):
         words.append("used by " + ", ".join(_process(process) for process in processes))
         mood = Mood.WARN
-    else:
+    elif not gpu.get("faults"):
         words.append("free")
     if faults := gpu.get("faults"):
         words += [str(fault) for fault in faults]
         mood = Mood.BAD
-    if _number(gpu.get("utilisation_percent")):
+    if number(gpu.get("utilisation_percent")):
         words.append(f"{gpu['utilisation_percent']}% busy")
     total, free = gpu.get("memory_total_bytes"), gpu.get("memory_free_bytes")
     if total and free is not None:
         words.append(f"{size(total - free)} of {size(total)} used")
-    if _number(gpu.get("temperature_celsius")):
+    if number(gpu.get("temperature_celsius")):
         words.append(f"{gpu['temperature_celsius']} °C")
     words.append(str(gpu.get("name", "unknown")))
-    return Row("GPU" if number is None else f"GPU {number}", ", ".join(words), mood)
+    return Row("GPU" if index is None else f"GPU {index}", ", ".join(words), mood)
 
 
 def _process(process: Any) -> str:
@@ -146,7 +149,3 @@ def _process(process: Any) -> str:
         return f"pid {process}"
     used = process.get("memory_bytes")
     return f"{process.get('name') or 'pid'} {process.get('pid')}" + (f" ({size(used)})" if used else "")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

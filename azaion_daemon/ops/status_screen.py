@@ -1,9 +1,6 @@
 """`status --watch`: the status over the whole terminal, drawn anew each second."""
 
-import signal
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from azaion_daemon.errors import OperatorError
+from azaion_daemon.ops.keys import Keys
 from azaion_daemon.ops.rows import Mood, Row
-from azaion_daemon.ops.status import read_status
 from azaion_daemon.ops.status_view import Part, parts_of
-from azaion_daemon.store.layout import Layout
 
 _PERIOD_S = 1.0
 _WIDE = 130
@@ -25,6 +21,9 @@ _WIDE = 130
 _TALL = 30
 """From so many lines on there is room for headings."""
 _LABEL = 12
+_ROOMY = 100
+_NARROW = 50
+_QUIT = "qQ\x03"
 _STYLES = {
     Mood.PLAIN: "",
     Mood.GOOD: "green",
@@ -34,80 +33,102 @@ _STYLES = {
     Mood.BUSY: "cyan",
 }
 _TITLES = {
+    Part.ATTENTION: "Needs you",
+    Part.CONFIG: "Configuration",
     Part.INGEST: "Annotations",
     Part.TRAINING: "Training",
     Part.HISTORY: "Trainings before",
     Part.MODEL: "Model",
     Part.MACHINE: "Machine",
 }
+_STACK = (Part.ATTENTION, Part.TRAINING, Part.INGEST, Part.MODEL, Part.MACHINE, Part.HISTORY, Part.CONFIG)
+"""From top to bottom where there is one column: what is left out first comes last."""
+_LEFT, _RIGHT = (Part.TRAINING, Part.HISTORY), (Part.INGEST, Part.MODEL, Part.MACHINE, Part.CONFIG)
+_EXPENDABLE = frozenset({Part.CONFIG, Part.HISTORY})
+_FACTS = frozenset({Part.INGEST, Part.MODEL, Part.MACHINE})
+"""What may be cut off at the end of a line."""
+
+Parts = Mapping[Part, Sequence[Row]]
 
 
 class StatusScreen:
     """A status as a picture that fits whatever it is drawn on."""
 
-    def __init__(self, document: Mapping[str, Any] | None, now: datetime) -> None:
+    def __init__(self, document: Mapping[str, Any], now: datetime) -> None:
         self._document = document
         self._now = now
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or options.size.height
         wide = width >= _WIDE
-        parts = parts_of(self._document, self._now, bar=min(40, max(8, width // (4 if wide else 3) - 6)))
-        head = self._head(parts.pop(Part.DAEMON))
-
-        def draw(parts: Mapping[Part, Sequence[Row]], *, whole: bool) -> RenderableType:
-            return _in_two_columns(parts, whole=whole) if wide else _stacked(parts, whole=whole, titles=height >= _TALL)
-
-        body = draw(parts, whole=True)
-        for shown in range(len(parts.get(Part.HISTORY, [])), -1, -1):
+        parts = parts_of(self._document, self._now, width=min(40, max(8, width // (5 if wide else 3) - 6)))
+        head = self._head(parts.pop(Part.DAEMON), width)
+        body: RenderableType = Text()
+        for given, short in _ever_less(parts, columns=2 if wide else 1):
+            body = _in_two_columns(given, short) if wide else _stacked(given, short, titles=height >= _TALL)
             if len(console.render_lines(body, options.update(height=None), pad=False)) < height:
                 break
-            # What has ended longest ago gives way first.
-            body = draw({**parts, Part.HISTORY: parts.get(Part.HISTORY, [])[:shown]}, whole=False)
         yield Group(head, body)
 
-    def _head(self, rows: Sequence[Row]) -> RenderableType:
+    def _head(self, rows: Sequence[Row], width: int) -> RenderableType:
         text = rows[0].text if rows else ""
         mood = rows[0].mood if rows else Mood.PLAIN
         line = Table.grid(expand=True)
         line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         line.add_column(justify="right", no_wrap=True)
-        line.add_row(
-            Text.assemble((" azaion-daemon ", "reverse bold"), " ", (text, _STYLES[mood])), Text(f"{self._now:%a %H:%M:%S}", "dim")
-        )
+        clock = f" {self._now:%a %H:%M:%S}" if width >= _ROOMY else f" {self._now:%H:%M:%S}"
+        clock += "  q quits" if width >= _NARROW else ""
+        line.add_row(Text.assemble((" azaion-daemon ", "reverse bold"), " ", (text, _STYLES[mood])), Text(clock, "dim"))
         return line
 
 
-def _stacked(parts: Mapping[Part, Sequence[Row]], *, whole: bool, titles: bool) -> RenderableType:
+def _ever_less(parts: Parts, *, columns: int) -> Iterator[tuple[Parts, frozenset[Part]]]:
+    """What to draw where all of it does not fit, and which rows take one line only: what matters least gives way first."""
+    yield parts, frozenset()
+    history = list(parts.get(Part.HISTORY, []))
+    short = _EXPENDABLE
+    if columns > 1:  # beside what has ended before, where it makes no room for facts
+        yield parts, short
+        short |= _FACTS
+    for shown in range(len(history), -1, -1):  # what has ended longest ago
+        yield {**parts, Part.HISTORY: history[:shown]}, short
+    left = {part: rows for part, rows in parts.items() if part not in _EXPENDABLE}
+    yield left, frozenset()
+    yield left, _FACTS
+    said = [row for row in left.get(Part.ATTENTION, []) if row.label]
+    left = {**left, Part.ATTENTION: said}  # without what to do: `status` says it
+    yield left, _FACTS
+    yield left, _FACTS | {Part.ATTENTION}
+    for shown in range(len(said) - 1, 0, -1):
+        more = Row("", f"and {len(said) - shown} more: see azaion-daemon status", Mood.WARN)
+        yield {**left, Part.ATTENTION: [*said[:shown], more]}, _FACTS | {Part.ATTENTION}
+
+
+def _stacked(parts: Parts, short: Collection[Part], *, titles: bool) -> RenderableType:
     drawn: list[RenderableType] = []
-    for part, rows in parts.items():
-        if rows:
+    for part in _STACK:
+        if rows := parts.get(part):
             if titles:
                 drawn += [Text(), Text(_TITLES[part], "bold")]
-            drawn.append(_table(rows, one_line=not whole and part is not Part.TRAINING))
+            drawn.append(_table(rows, one_line=part in short))
     return Group(*drawn)
 
 
-def _in_two_columns(parts: Mapping[Part, Sequence[Row]], *, whole: bool) -> RenderableType:
+def _in_two_columns(parts: Parts, short: Collection[Part]) -> RenderableType:
     def frames(*which: Part) -> RenderableType:
-        return Group(
-            *(
-                Panel(
-                    _table(rows, one_line=not whole and part is not Part.TRAINING),
-                    title=_TITLES[part],
-                    title_align="left",
-                    border_style="dim",
-                )
-                for part in which
-                if (rows := parts.get(part))
-            )
-        )
+        return Group(*(_frame(part, rows, one_line=part in short) for part in which if (rows := parts.get(part))))
 
     columns = Table.grid(expand=True)
     columns.add_column(ratio=3)
     columns.add_column(ratio=2)
-    columns.add_row(frames(Part.TRAINING, Part.HISTORY), frames(Part.INGEST, Part.MODEL, Part.MACHINE))
-    return columns
+    columns.add_row(frames(*_LEFT), frames(*_RIGHT))
+    return Group(frames(Part.ATTENTION), columns)
+
+
+def _frame(part: Part, rows: Sequence[Row], *, one_line: bool) -> Panel:
+    moods = {row.mood for row in rows} if part is Part.ATTENTION else set()
+    border = "red" if Mood.BAD in moods else "yellow" if Mood.WARN in moods else "dim"
+    return Panel(_table(rows, one_line=one_line), title=_TITLES[part], title_align="left", border_style=border)
 
 
 def _table(rows: Sequence[Row], *, one_line: bool) -> Table:
@@ -119,8 +140,8 @@ def _table(rows: Sequence[Row], *, one_line: bool) -> Table:
     return table
 
 
-def watch_status(layout: Layout, console: Console | None = None, *, read: Callable[[Layout], Any] = read_status) -> None:
-    """Draw until Ctrl-C or SIGTERM.
+def watch_status(read: Callable[[datetime], Mapping[str, Any]], console: Console | None = None) -> None:
+    """Draw what is read until q, Ctrl-C or SIGTERM.
 
     Raises:
         OperatorError: Standard output is no terminal that can be drawn on.
@@ -128,11 +149,9 @@ def watch_status(layout: Layout, console: Console | None = None, *, read: Callab
     console = console or Console()
     if not console.file.isatty() or console.is_dumb_terminal:
         raise OperatorError("--watch draws over a whole terminal, and this is none. `status` says it once, `status --json` for programs.")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the terminal is given back
-    try:
-        with Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
-            while True:
-                live.update(StatusScreen(read(layout), datetime.now().astimezone()), refresh=True)
-                time.sleep(_PERIOD_S)
-    except KeyboardInterrupt:
-        sys.stdout.flush()
+    with Keys() as keys, Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+        while True:
+            now = datetime.now().astimezone()
+            live.update(StatusScreen(read(now), now), refresh=True)
+            if keys.wait(_PERIOD_S) & set(_QUIT):
+                return

@@ -6,6 +6,11 @@ environment would be the one that it was made with, without what is installed in
 
 import subprocess
 import sys
+from collections.abc import Mapping
+
+# What a worker inherits. Everything else stays here: the daemon's environment holds passwords.
+_INHERITED = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"})
+_INHERITED_PREFIXES = ("CUDA_", "LC_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_")
 
 _MODULE = "azaion_daemon.training.worker"
 _PROBE_S = 60.0
@@ -14,6 +19,11 @@ _PROBE_S = 60.0
 def worker_command(python: str = sys.executable) -> tuple[str, ...]:
     """The worker of the release that the interpreter belongs to, without its argument."""
     return (python, "-P", "-u", "-m", _MODULE)
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a worker gets of the daemon's environment."""
+    return {name: value for name, value in environment.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)}
 
 
 def has_worker(python: str) -> bool:

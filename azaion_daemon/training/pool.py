@@ -23,7 +23,7 @@ from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import storage_error
 from azaion_daemon.training.gpus import Gpus, not_given_back
-from azaion_daemon.training.interpreter import has_worker, worker_command
+from azaion_daemon.training.interpreter import has_worker, inherited, worker_command
 from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, Progress
 from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.processes import (
@@ -36,10 +36,6 @@ from azaion_daemon.training.processes import (
     open_alive,
 )
 from azaion_daemon.training.stalls import Ceilings, Standstill, where
-
-# What a worker inherits. Everything else stays here: the daemon's environment holds passwords.
-_INHERITED = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"})
-_INHERITED_PREFIXES = ("CUDA_", "LC_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_")
 
 _LOG_TAIL_BYTES = 4096
 _NO_SPACE_BYTES = 1 << 20
@@ -102,9 +98,7 @@ class WorkerPool:
         oom_kills: Callable[[], int] = oom_kills,
     ) -> None:
         self._command = None if command is None else tuple(command)
-        self._environment = {
-            name: value for name, value in environment.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
-        }
+        self._environment = inherited(environment)
         self._progress_s = progress_s
         self._grace_s = grace_s
         self._patience_s = patience_s

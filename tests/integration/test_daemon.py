@@ -199,6 +199,12 @@ def test_the_status_says_what_the_trigger_waits_for(site: Site) -> None:
         assert (training["threshold"], training["next_schedule"]) == (1_000_000, None)
         assert training["why"].startswith(f"wait because {training['new_since_last']} annotations are new, changed or gone")
         assert training["why"] in site.operator.command("status")
+        document = json.loads(site.operator.command("status", "--json"))
+        assert (document["state"], document["process"]["running"], len(document["requests"])) == ("running", True, 0)
+        broken = [one["what"] for one in document["attention"] if one["level"] == "broken"]
+        assert [what for what in broken if "filesystem" not in what] == []  # the machine's disk may be full
+        assert (document["config"]["last_reload"], document["ended_by"], document["stream"]["not_connected_s"] < 60) == (None, None, True)
+    assert "the daemon was stopped" in site.operator.try_command("status").stdout
 
 
 def test_what_the_trigger_waits_for_is_changed_by_a_reload(site: Site) -> None:
@@ -289,6 +295,8 @@ def test_a_stream_that_was_deleted_and_made_anew_stops_it(site: Site, broker: Br
     site.publish(other.messages)
     assert "is not the one that was consumed" in refused(site)
     assert site.tree() == before
+    said = site.operator.try_command("status")
+    assert (said.returncode, "is not the one that was consumed" in said.stdout) == (3, True)
 
 
 def test_a_stream_that_was_made_anew_and_is_shorter_stops_it_with_its_end(site: Site, broker: Broker, stream: str) -> None:

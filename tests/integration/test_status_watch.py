@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from azaion_daemon.ops.status import read_status, write_status
+from azaion_daemon.ops.status_view import render_status
 from azaion_daemon.store.durable import exclusive_lock
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.training.jobs import JobDirectory, Progress
@@ -71,6 +72,11 @@ class Terminal:
     def resize(self, columns: int, lines: int) -> None:
         fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
+    @property
+    def modes(self) -> object:
+        """How the terminal treats what is typed."""
+        return termios.tcgetattr(self._descriptor)
+
     def press(self, keys: str) -> None:
         os.write(self._descriptor, keys.encode())
 
@@ -111,7 +117,7 @@ def test_it_is_drawn_again_and_again_until_ctrl_c(layout: Layout, watch: Termina
         shown = watch.until("46%")
         assert COLOUR.search(shown)
         watch.until("46%")  # a second later
-    watch.until("last words")  # the daemon is gone
+    watch.until("killed or crashed")  # the daemon is gone
     watch.press("\x03")
     assert watch.end() == 0
     assert watch.written.index(ENTER) < watch.written.rindex(LEAVE)
@@ -122,10 +128,23 @@ def test_it_follows_the_size_of_the_terminal(layout: Layout, watch: Terminal) ->
     write_status(layout, DOCUMENT)
     assert "╭" not in watch.until("of 4.0 TB free")
     watch.resize(200, 50)
-    watch.until("╭")
+    watch.until("╭")  # at once: it is told of the size
     watch.process.send_signal(signal.SIGTERM)
     assert watch.end() == 0
     assert LEAVE in watch.written
+
+
+def test_q_ends_it_and_gives_the_terminal_back_as_it_was(layout: Layout, watch: Terminal) -> None:
+    before = watch.modes
+    watch.until("q quits")
+    assert watch.modes != before  # keys come at once, and are not shown
+    watch.press("xq")
+    watch.until(LEAVE)
+    deadline = time.monotonic() + 30
+    while watch.modes != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert watch.end() == 0
 
 
 def test_no_colour_where_nobody_wants_it(layout: Layout, command: list[str]) -> None:
@@ -145,10 +164,12 @@ def test_without_a_terminal_it_says_what_to_use_instead(layout: Layout, command:
     done = subprocess.run([*command, "--watch"], capture_output=True, text=True, check=False, env={**os.environ, "FORCE_COLOR": "1"})
     assert (done.returncode, done.stdout) == (78, "")
     assert "`status --json` for programs" in done.stderr
-    plain = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "\x1b" not in plain
-    assert "last words" in plain
-    assert json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)["state"] == "stopped"
+    plain = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert plain.returncode == 3  # not running, as systemctl has it
+    assert "\x1b" not in plain.stdout
+    assert "last words" in plain.stdout
+    said = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
+    assert (said.returncode, json.loads(said.stdout)["state"]) == (3, "stopped")
 
 
 def test_without_a_daemon_it_is_its_trainings_that_say_how_far_they_are(layout: Layout) -> None:
@@ -160,9 +181,8 @@ def test_without_a_daemon_it_is_its_trainings_that_say_how_far_they_are(layout: 
     job.write_progress(Progress(phase=Phase.TRAIN, epoch=90, epochs=120, epoch_s=10.0, started=now, phase_started=now, updated=now))
     with exclusive_lock(job.lock, busy="busy"):
         document = read_status(layout)
-    assert document is not None
     assert (document["state"], document["training"]["jobs"][-1]["progress"]["epoch"]) == ("stopped", 90)
+    assert "J2, running, it goes on without the daemon" in render_status(document, now)
     document = read_status(layout)
-    assert document is not None
     assert document["training"]["jobs"][-1]["progress"] is None
     assert "its worker has ended" in document["training"]["jobs"][-1]["waits_for"]

@@ -43,6 +43,7 @@ JOB = {"id": "J2", "state": "running", "dataset": "azaion-2026-03-01", "trial": 
 DOCUMENT: dict[str, Any] = {
     "state": "running",
     "version": "0",
+    "process": {"running": True, "pid": 1, "silent_s": 0.3, "ended": None, "problem": None},
     "pid": 1,
     "uptime_s": 90.0,
     "stream": {"connected": True, "why": None, "position": 7, "reconnects": 2, "paused": None},
@@ -54,6 +55,9 @@ DOCUMENT: dict[str, Any] = {
     "gpus": [{"uuid": "GPU-a", "name": "H100", "leased": True, "job": "J2"}],
     "gpus_problem": None,
 }
+
+
+NOTHING = {"state": "unknown", "process": {"running": False, "problem": "The daemon has never run on this root."}}
 
 
 def progress(**changes: Any) -> Progress:
@@ -191,7 +195,7 @@ def test_a_job_that_has_ended_is_one_line_with_its_reason() -> None:
         ({"index": 1, "memory_total_bytes": 8e10, "memory_free_bytes": 7e10}, "free, 10.0 GB of 80.0 GB used, unknown", Mood.PLAIN),
         (
             {"name": "H100", "utilisation_percent": 97, "temperature_celsius": 64, "faults": ["ECC"]},
-            "free, ECC, 97% busy, 64 °C, H100",
+            "ECC, 97% busy, 64 °C, H100",
             Mood.BAD,
         ),
         ({}, "free, unknown", Mood.PLAIN),
@@ -209,8 +213,9 @@ def test_the_status_is_lines_for_people() -> None:
     assert "model        36cc7e3d6f62, mAP50 0.731" in lines
     assert "release 5    waiting: the CDN does not answer" in lines
     assert "earlier      released; job J1" in lines
-    assert "disk         100 GB of 4.0 TB free" in lines
-    assert parts_of(DOCUMENT, NOW)[Part.MACHINE][-1].mood is Mood.WARN  # 2.5 % are little
+    assert "disk         ████████████  98%  100 GB of 4.0 TB free" in lines
+    pressed = {**DOCUMENT, "disk": {**DOCUMENT["disk"], "used_percent": 81.0, "pressure": "high"}}
+    assert parts_of(pressed, NOW)[Part.MACHINE][-1].mood is Mood.WARN
 
 
 def test_a_model_that_waits_for_an_operator_is_said_first_with_what_to_do() -> None:
@@ -226,8 +231,58 @@ def test_a_model_that_waits_for_an_operator_is_said_first_with_what_to_do() -> N
 
 def test_a_stopped_daemon_says_since_when_and_one_that_never_ran_says_that() -> None:
     stopped = {**DOCUMENT, "state": "stopped", "written": "2026-03-03T11:00:00+00:00"}
-    assert render_status(stopped, NOW).startswith("daemon       stopped; what follows are its last words, 1 h ago, 11:00 (version 0)")
-    assert render_status(None, NOW) == "daemon       The daemon has never run on this root."
+    assert render_status(stopped, NOW).startswith("daemon       stopped 1 h ago, 11:00; its last words follow (version 0)")
+    killed = {**stopped, "process": {"ended": "crashed"}}
+    assert render_status(killed, NOW).startswith("daemon       killed or crashed 1 h ago, 11:00; its last words follow (version 0)")
+    assert render_status(NOTHING, NOW) == "daemon       The daemon has never run on this root."
+
+
+def test_one_that_hangs_and_one_that_starts_are_told_from_one_that_runs() -> None:
+    hangs = {**DOCUMENT, "process": {**DOCUMENT["process"], "silent_s": 90.0}}
+    assert render_status(hangs, NOW).startswith("daemon       running, version 0, pid 1, up 1 min 30 s; what follows is 1 min 30 s old")
+    assert parts_of(hangs, NOW)[Part.DAEMON][0].mood is Mood.BAD
+    starts = {**DOCUMENT, "state": "starting", "process": {"running": True, "pid": 77}}
+    assert render_status(starts, NOW).startswith("daemon       process 77 has the root and has said nothing yet")
+
+
+def test_the_configuration_is_shown_with_its_last_reload() -> None:
+    at = NOW.timestamp() - 60
+    config = {"path": "/opt/config.yaml", "loaded_at": at, "last_reload": None}
+
+    def rows(last: dict[str, Any] | None) -> list[tuple[str, Mood]]:
+        return [(row.text, row.mood) for row in parts_of({**DOCUMENT, "config": {**config, "last_reload": last}}, NOW)[Part.CONFIG]]
+
+    loaded = ("/opt/config.yaml, loaded 1 min ago, 11:59", Mood.PLAIN)
+    assert rows(None) == [loaded]
+    failed = {"ok": False, "at": at, "error": "no"}
+    assert rows(failed) == [loaded, ("failed 1 min ago, 11:59; the configuration of before is in force", Mood.BAD)]
+    assert rows({"ok": True, "at": at})[1] == ("done 1 min ago, 11:59; nothing had changed", Mood.PLAIN)
+    parted = {"ok": True, "at": at, "applied": ["log.level"], "next_job": ["training.epochs"], "restart_required": ["metrics.listen"]}
+    text = "applied: log.level; from the next training on: training.epochs; waiting for a restart: metrics.listen"
+    assert rows(parted)[1] == (f"done 1 min ago, 11:59; {text}", Mood.WARN)
+    assert rows({"ok": True, "at": "some time"})[1][0].startswith("done at an unknown time")
+
+
+def test_what_operators_have_asked_for_is_shown_until_it_is_done() -> None:
+    asked = [{"reason": "a new camera", "time": NOW.timestamp() - 60, "trial": False, "epochs": 7}]
+    left = [{"kind": "promote_model", "about": "36cc7e3d6f62" * 5, "reason": "it is better"}, {"kind": "later", "about": None}]
+    document = {**DOCUMENT, "training": {"why": "wait", "requests": asked}, "requests": left}
+    rows = [row.text for row in parts_of(document, NOW)[Part.TRAINING]]
+    assert rows[1:] == [
+        "a training of 7 epochs, 1 min ago, 11:59 (a new camera): it waits for its turn",
+        "to make current model 36cc7e3d6f62 (it is better): it is at work on it",
+        "later: it is at work on it",
+    ]
+    stopped = {**document, "state": "stopped", "process": {"running": False}}
+    assert "it waits for the daemon's next start" in render_status(stopped, NOW)
+
+
+def test_a_published_model_is_shown_with_its_age() -> None:
+    published = {"serial": 4, "sha256": "36cc7e3d6f6212", "at": NOW.timestamp() - 60}
+    models = {**DOCUMENT["models"], "published": published}
+    document = {**DOCUMENT, "models": models, "releases": [{"serial": 4, "state": "published"}, *DOCUMENT["releases"]]}
+    lines = [(row.label, row.text) for row in parts_of(document, NOW)[Part.MODEL]]
+    assert lines[1:] == [("published", "the current model, release 4, 1 min ago, 11:59"), ("release 5", "waiting: the CDN does not answer")]
 
 
 @pytest.mark.parametrize("left_out", list(DOCUMENT))
@@ -240,17 +295,19 @@ def test_words_of_another_version_are_shown_as_far_as_they_are_understood(left_o
             render_status({**DOCUMENT, key: {}}, NOW)
 
 
-def drawn(document: Mapping[str, Any] | None, width: int, height: int) -> list[str]:
+def drawn(document: Mapping[str, Any], width: int, height: int) -> list[str]:
     console = Console(width=width, height=height, file=StringIO(), force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(Screen(StatusScreen(document, NOW)), end="")
     return capture.get().splitlines()
 
 
-@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 50), (110, 40), (40, 10), (20, 3)])
-def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
+@pytest.mark.parametrize("needed", [0, 1, 12])
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (200, 60), (110, 40), (40, 10), (20, 3)])
+def test_the_picture_fits_the_terminal(width: int, height: int, needed: int) -> None:
     history = [{"id": f"J{number}", "state": "released", "verdict": {"reason": "it is better " * 20}} for number in range(10)]
-    document = {**DOCUMENT, "training": {**DOCUMENT["training"], "jobs": [*history, JOB]}}
+    needs = [{"level": "warning", "what": "something to be told " * 5, "do": "Mend it"}] * needed
+    document = {**DOCUMENT, "training": {**DOCUMENT["training"], "jobs": [*history, JOB]}, "attention": needs}
     lines = drawn(document, width, height)
     assert len(lines) == height
     assert max(len(line) for line in lines) <= width
@@ -259,8 +316,10 @@ def test_the_picture_fits_the_terminal(width: int, height: int) -> None:
         text = "\n".join(lines)
         assert "46%" in text
         assert "36cc7e3d6f62" in text
-        assert "of 4.0 TB free" in text  # the last line: what ended long ago has given way
+        assert "of 4.0 TB free" in text  # what ended long ago has given way
+        assert ("something to be told" in text) == (needed > 0)
+        assert ("nothing needs you" in text) == (needed == 0)
 
 
 def test_the_picture_of_a_root_without_a_daemon() -> None:
-    assert "never run" in "\n".join(drawn(None, 80, 24))
+    assert "never run" in "\n".join(drawn(NOTHING, 80, 24))

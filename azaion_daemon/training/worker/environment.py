@@ -22,14 +22,17 @@ def variables(job: JobDirectory, spec: JobSpec) -> dict[str, str]:
     home = str(job.library_home)
     # Ranks talk to each other, and nobody else to them: not even in a network of their own.
     alone = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"} if len(spec.gpus) > 1 else {}
+    return {**alone, **offline(home), "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus)}
+
+
+def offline(home: str) -> dict[str, str]:
+    """Those that keep the libraries to themselves; what they write for themselves goes to `home`."""
     proxies = {name: _NOWHERE for scheme in ("http", "https", "all") for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper())}
     return {
-        **alone,
         **proxies,  # the check of mixed precision fetches yolo26n.pt without asking whether it is offline
         "no_proxy": "",
         "NO_PROXY": "",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": ",".join(spec.gpus),
         "GITHUB_ACTIONS": "true",  # how the library is told that nobody watches: a line a minute, not ten redrawn bars a second
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": home,

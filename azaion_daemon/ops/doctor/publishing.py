@@ -1,114 +1,30 @@
-"""What would make a release fail, found out before one does: from this machine, beside a daemon or before its first start.
+"""What a release needs: key, ONNX Runtime, the platform and its account, the CDN and the rights there.
 
-Subjects are looked at one after the other, each with a limit of its own. One that fails hides no other; what rests on it is not checked.
-Nothing is changed by it but one tiny object, which is put into the CDN's bucket to see whether that may be. Another subject is one more
-line in `SUBJECTS`.
+Whether the account may upload to publish.folder is not tried: the platform's API can put a file there but not remove one, so the try would
+stay for every consumer to see, and to put again what is there has moments in which it is not. That the folder can be listed is looked at.
 """
 
 import asyncio
-import secrets
 import socket
 import ssl
-import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 import httpx
 
-from azaion_daemon.errors import AzaionError, StorageError
-from azaion_daemon.logs import logging_to
-from azaion_daemon.ops.tables import table
+from azaion_daemon.errors import StorageError
+from azaion_daemon.ops.doctor.findings import AS_THE_DAEMON, Finding, Outcome, Subject
+from azaion_daemon.ops.doctor.patient import Patient
 from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.exchange import Session, exchange
 from azaion_daemon.publish.hardware import masked, may_be_kept
-from azaion_daemon.publish.platform import LoginRefusedError, NotServedError, PlatformClient, PlatformError, RetryRule
-from azaion_daemon.publish.probe import OnnxProbe
+from azaion_daemon.publish.platform import LoginRefusedError, NotServedError, PlatformError
 from azaion_daemon.publish.refusal import RefusedLogin
-from azaion_daemon.publish.release import ONNX_PROBE
 from azaion_daemon.publish.signing import SigningKeys
 from azaion_daemon.settings import Settings
-from azaion_daemon.store.layout import Layout
-from azaion_daemon.store.root import open_root
-
-LIMIT_S = 15.0
-_AS_THE_DAEMON = "Run doctor as the user of the daemon"
-
-
-class Outcome(StrEnum):
-    """What was found out."""
-
-    OK = "ok"
-    WARNING = "warning"
-    BROKEN = "broken"
-    UNCHECKED = "not checked"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What was found out about a subject, and what to do about it, if there is something to do."""
-
-    outcome: Outcome
-    detail: str
-    remedy: str = ""
-
-    @classmethod
-    def of(cls, error: AzaionError, remedy: str = "") -> "Finding":
-        """Something broken: the last sentence of our errors says what to do."""
-        said, _, advice = str(error).rstrip(".").rpartition(". ")
-        return cls(Outcome.BROKEN, said or advice, remedy or (advice if said else ""))
-
-
-@dataclass
-class Patient:
-    """What is looked at, and what one subject leaves for the next."""
-
-    settings: Settings
-    layout: Layout
-    platform: PlatformClient
-    open: AsyncExitStack
-    probe: OnnxProbe = ONNX_PROBE
-    cdn: CdnClient | None = None
-    content: bytes = field(default_factory=lambda: secrets.token_hex(16).encode())
-
-    @property
-    def object(self) -> str:
-        """What is put into the bucket."""
-        return f"{self.settings.publish.name}.doctor"
-
-    @property
-    def store(self) -> CdnClient:
-        """The CDN, for subjects that need its credentials."""
-        assert self.cdn is not None
-        return self.cdn
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Something to look at: only when what it `needs`, earlier subjects by name, is not broken or unchecked itself."""
-
-    name: str
-    look: Callable[[Patient], Awaitable[Finding]]
-    needs: tuple[str, ...] = ()
-
-
-async def _configuration(patient: Patient) -> Finding:
-    if patient.settings.publish.model_key is None:
-        return Finding(
-            Outcome.WARNING,
-            "it can be used, but no model key is set: models are trained, releases wait",
-            "Set AZAION_MODEL_KEY, then: azaion-daemon config render",
-        )
-    return Finding(Outcome.OK, "it can be used, and the model key is set")
-
-
-async def _root(patient: Patient) -> Finding:
-    await asyncio.to_thread(open_root, patient.layout)
-    return Finding(Outcome.OK, f"{patient.layout.root} is initialised, and this user may write it")
 
 
 async def _signing_key(patient: Patient) -> Finding:
@@ -135,13 +51,26 @@ async def _runtime(patient: Patient) -> Finding:
 async def _connection(patient: Patient) -> Finding:
     """Any answer will do: who we are is the next subject's."""
     session = Session(patient.settings.api)
+    asked = time.time()
     try:
         answer = await exchange(session, "GET", "/users/current")
     except (httpx.RequestError, TimeoutError) as error:
         return _not_connected(session, error)
     finally:
         await session.close()
+    patient.clock_ahead_s = _ahead_s(answer.headers.get("date", ""), asked, time.time())
     return Finding(Outcome.OK, f"{session.name} answers (HTTP {answer.status_code} without a login)")
+
+
+def _ahead_s(date: str, asked: float, answered: float) -> float | None:
+    """How far our clock is ahead of one that said `date` between those moments; 0 where the whole seconds of it allow that."""
+    try:
+        theirs = parsedate_to_datetime(date).replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+    if theirs + 1 < asked:
+        return asked - theirs - 1
+    return min(0.0, answered - theirs)
 
 
 def _not_connected(session: Session, error: Exception) -> Finding:
@@ -172,7 +101,7 @@ async def _login(patient: Patient) -> Finding:
         why = await asyncio.to_thread(RefusedLogin(patient.layout.refused_login).load, api)
     except StorageError as error:  # another user's file; it may say that these credentials are refused
         detail = f"whether it was refused before cannot be found out: {Finding.of(error).detail}"
-        return Finding(Outcome.UNCHECKED, detail, _AS_THE_DAEMON)
+        return Finding(Outcome.UNCHECKED, detail, AS_THE_DAEMON)
     if why is not None:
         found = Finding.of(LoginRefusedError(why))
         return Finding(Outcome.BROKEN, f"{found.detail}. It was refused before, and is not tried again", found.remedy)
@@ -190,7 +119,7 @@ async def _hardware(patient: Patient) -> Finding:
         return Finding(
             Outcome.UNCHECKED,
             f"the string that the account is bound to is computed once and kept in {kept}, which this user cannot do now",
-            f"{_AS_THE_DAEMON}, after init; or set api.hardware",
+            f"{AS_THE_DAEMON}, after init; or set api.hardware",
         )
     shown = masked(await patient.platform.hardware())
     source = "api.hardware" if configured else f"{kept}, where it was computed once"
@@ -203,6 +132,17 @@ async def _hardware(patient: Patient) -> Finding:
         where = f". What was shown is from {source}" if shown in found.detail else ""
         return Finding(Outcome.BROKEN, f"{found.detail}{where}", found.remedy)
     return Finding(Outcome.OK, f"the account may work from this machine: {shown}, from {source}")
+
+
+async def _folder(patient: Patient) -> Finding:
+    folder = patient.settings.publish.folder
+    try:
+        names = await patient.platform.list(folder)
+    except NotServedError as error:
+        return Finding(Outcome.UNCHECKED, Finding.of(error).detail)
+    small = f"{patient.settings.publish.name}.small"
+    known = f"{small} is in it" if small in names else f"{small} is not in it yet"
+    return Finding.ok(f"{folder} can be listed, and {known}; whether it may be written to is not tried, since nothing can be removed there")
 
 
 async def _credentials(patient: Patient) -> Finding:
@@ -239,78 +179,18 @@ async def _removal(patient: Patient) -> Finding:
     )
 
 
-def subjects(settings: Settings) -> Sequence[Subject]:
+def subjects(settings: Settings) -> Sequence[Subject[Patient]]:
     """What is looked at, in this order."""
     from_platform = settings.publish.cdn_credentials_file is None
     return [
-        Subject("configuration", _configuration),
-        Subject("root", _root),
         Subject("signing key", _signing_key),
         Subject("ONNX Runtime", _runtime),
         Subject("platform", _connection),
         Subject("platform login", _login, needs=("platform",)),
         Subject("platform hardware", _hardware, needs=("platform login",)),
-        Subject("CDN credentials", _credentials, needs=("platform hardware",) if from_platform else ()),
+        Subject("platform folder", _folder, needs=("platform login",)),
+        Subject("CDN credentials", _credentials, needs=("platform hardware",) if from_platform else (), after=("platform folder",)),
         Subject("CDN upload", _upload, needs=("CDN credentials",)),
         Subject("CDN download", _download, needs=("CDN upload",)),
-        Subject("CDN removal", _removal, needs=("CDN upload",)),
+        Subject("CDN removal", _removal, needs=("CDN upload",), after=("CDN download",)),
     ]
-
-
-async def look(subjects: Sequence[Subject], patient: Patient, *, limit_s: float = LIMIT_S) -> dict[str, Finding]:
-    """What was found out about each subject, in their order."""
-    found: dict[str, Finding] = {}
-    for subject in subjects:
-        missing = [need for need in subject.needs if found[need].outcome in {Outcome.BROKEN, Outcome.UNCHECKED}]
-        if missing:
-            found[subject.name] = Finding(Outcome.UNCHECKED, f"it needs the {', '.join(missing)}")
-            continue
-        try:
-            async with asyncio.timeout(limit_s):
-                found[subject.name] = await subject.look(patient)
-        except TimeoutError:
-            found[subject.name] = Finding(Outcome.BROKEN, f"no answer within {limit_s:g} s", "Check the network and the other side's load")
-        except AzaionError as error:
-            found[subject.name] = Finding.of(error)
-        except OSError as error:
-            found[subject.name] = Finding(
-                Outcome.BROKEN, f"{error.filename or 'it'} cannot be read: {error.strerror or error}", _AS_THE_DAEMON
-            )
-    return found
-
-
-def examine(settings: Settings, layout: Layout) -> dict[str, Any]:
-    """Look at everything; `ok` says whether nothing is broken. Secrets are not in it."""
-
-    async def findings() -> dict[str, Finding]:
-        once = RetryRule(attempts=1)
-        async with PlatformClient(settings.api, layout.hardware, retry=once) as platform, AsyncExitStack() as opened:
-            return await look(subjects(settings), Patient(settings, layout, platform, opened))
-
-    with logging_to(sys.stderr, level="warning", style=settings.log.format):
-        found = asyncio.run(findings())
-    return {
-        "ok": all(finding.outcome is not Outcome.BROKEN for finding in found.values()),
-        "findings": [
-            {"subject": name, "outcome": one.outcome.value, "detail": one.detail, "remedy": one.remedy or None}
-            for name, one in found.items()
-        ],
-    }
-
-
-def render_doctor(document: dict[str, Any]) -> str:
-    """What was found out, for people: a line for each subject, and below it what to do."""
-    findings = document["findings"]
-    lines = table([[one["outcome"], one["subject"], one["detail"]] for one in findings], right=())
-    indent = " " * (max(len(one["outcome"]) for one in findings) + 2)
-    told = []
-    for line, one in zip(lines, findings, strict=True):
-        told += [line, f"{indent}-> {one['remedy']}"] if one["remedy"] else [line]
-    outcomes = Counter(one["outcome"] for one in findings)
-    end = "Nothing that was checked keeps a release back."
-    if outcomes[Outcome.BROKEN]:
-        end = "A release would fail or wait."
-    elif outcomes[Outcome.WARNING]:
-        end = "Nothing that was checked is broken; see what is warned of."
-    unchecked = outcomes[Outcome.UNCHECKED]
-    return "\n".join([*told, f"{end} {f'{unchecked} could not be checked.' if unchecked else ''}".strip()])
