@@ -24,6 +24,7 @@ from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.job_status import GpuWatch
@@ -160,7 +161,7 @@ class Daemon:
     async def serve(self) -> None:
         """Work until a signal asks to stop."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_report_stray)
+        loop.set_exception_handler(_StrayErrors())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_to_stop)
         loop.add_signal_handler(signal.SIGUSR1, self._asked.set)
@@ -262,6 +263,13 @@ class Daemon:
         return document
 
 
-def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+class _StrayErrors:
     """What a library's own task or callback let fall: the parts that rely on it notice by themselves."""
-    log.warning("daemon.stray_error", what=context["message"], error=repr(context.get("exception")))
+
+    def __init__(self) -> None:
+        self._repeats = Repeats()
+
+    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = repr(context.get("exception"))
+        if (seen := self._repeats.count(context["message"], error)) is not None:
+            log.warning("daemon.stray_error", what=context["message"], error=error, repeated=seen.times, for_s=seen.for_s)

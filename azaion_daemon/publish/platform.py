@@ -21,6 +21,7 @@ import httpx
 
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.publish import answers
 from azaion_daemon.publish.cipher import CipherError, decrypt
 from azaion_daemon.publish.exchange import Session, document, endpoint, exchange
@@ -101,6 +102,7 @@ class PlatformClient:
         self._kept_hardware = kept_hardware
         self._kept_refusal = None if kept_refusal is None else RefusedLogin(kept_refusal)
         self._retry = retry
+        self._repeats = Repeats()
 
     async def __aenter__(self) -> Self:
         return self
@@ -255,6 +257,7 @@ class PlatformClient:
                 repeatable = path != _LOGIN or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             else:
                 if answer.status_code not in _PASSING:
+                    self._repeats.clear(method, path)
                     return answer
                 asked_s = answers.retry_after_s(
                     answer.headers.get("Retry-After"), document(answer), date=answer.headers.get("Date"), now=time.time()
@@ -270,7 +273,16 @@ class PlatformClient:
                 message = f"{session.name} does not answer {path}: {why}.{after}{hint} Try again later."
                 raise PlatformError(message, retry_after_s=asked_s) from cause
             wait_s = self._retry.wait_s(attempt, asked_s)
-            log.warning("platform.retry", call=f"{method} {path}", why=why, attempt=attempt, retry_in_s=round(wait_s, 1))
+            if (seen := self._repeats.count(method, path, why)) is not None:
+                log.warning(
+                    "platform.retry",
+                    call=f"{method} {path}",
+                    why=why,
+                    attempt=attempt,
+                    retry_in_s=round(wait_s, 1),
+                    repeated=seen.times,
+                    for_s=seen.for_s,
+                )
             await asyncio.sleep(wait_s)
             attempt += 1
 
