@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from azaion_daemon.children import inherited
 from azaion_daemon.dataset.reduction import Kind, Outcome, Reduction
 from azaion_daemon.dataset.resized_cache import remove_debris
 from azaion_daemon.errors import DiskFullError, ResizeError, StorageError, gravest
@@ -36,7 +37,6 @@ _REPORT_S = 10.0
 _PROJECTED_FROM = 100
 """So many images say how large the others will be."""
 _DYING_S = 5.0
-_INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")  # the daemon's environment holds passwords
 
 
 class Work(NamedTuple):
@@ -143,7 +143,7 @@ class Resizing:
                 stdout=PIPE,
                 stderr=errors,
                 start_new_session=True,  # a signal to the daemon's group or its terminal must not reach it
-                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+                env=inherited(),
             )
         try:
             yield process

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import SecretStr
 
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.logs import get_logger
@@ -124,7 +125,7 @@ class PlatformClient:
             self._session = Session(settings)
         self._session.asked = True
 
-    async def hardware(self) -> str:
+    async def hardware(self) -> SecretStr:
         """The hardware string that this machine shows the platform."""
         return await hardware_string(self._session.settings.hardware, self._kept_hardware)
 
@@ -139,7 +140,8 @@ class PlatformClient:
 
     async def check_hardware(self) -> None:
         """Ask whether the account may work from this machine; an error if not."""
-        await self._call("POST", "/resources/check", json={"hardware": await self.hardware()})
+        hardware = await self.hardware()
+        await self._call("POST", "/resources/check", hardware, json={"hardware": hardware.get_secret_value()})
 
     async def get_resource(self, folder: str, name: str) -> bytes:
         """Fetch and decrypt a file.
@@ -149,11 +151,10 @@ class PlatformClient:
             NotServedError: This server hands out no files.
         """
         settings, hardware = self._session.settings, await self.hardware()
-        password = settings.password.get_secret_value()
-        body = {"password": password, "hardware": hardware, "fileName": name}
-        answer = await self._call("POST", endpoint("/resources/get", folder), json=body)
+        body = {"password": settings.password.get_secret_value(), "hardware": hardware.get_secret_value(), "fileName": name}
+        answer = await self._call("POST", endpoint("/resources/get", folder), hardware, json=body)
         try:
-            return decrypt(answer.content, aes_key(api_key(settings.email, password, hardware)))
+            return decrypt(answer.content, aes_key(api_key(settings.email, settings.password, hardware)))
         except CipherError as error:
             raise PlatformError(
                 f"The platform at {settings.url.host} sent {name} encrypted for another account, password or machine. "
@@ -174,8 +175,8 @@ class PlatformClient:
             raise _unreadable(self._session, answer)
         return names
 
-    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """A call with a token; a token that is refused is replaced once."""
+    async def _call(self, method: str, path: str, hardware: SecretStr | None = None, **request: Any) -> httpx.Response:
+        """A call with a token; a token that is refused is replaced once. `hardware` is the string that is sent with it."""
         session = self._session
         session.calls += 1
         try:
@@ -185,7 +186,7 @@ class PlatformClient:
                 token = await self._valid_token(session, refused=token)
                 answer = await self._send(session, method, path, token, **request)
             try:
-                _check(session, answer, path, hardware=masked((request.get("json") or {}).get("hardware", "")))
+                _check(session, answer, path, hardware="" if hardware is None else masked(hardware))
             except LoginRefusedError as error:
                 await self._refused(session, error)
                 raise
@@ -200,20 +201,21 @@ class PlatformClient:
         for session in idle:
             await session.close()
 
-    async def _valid_token(self, session: Session, refused: str | None = None) -> str:
+    async def _valid_token(self, session: Session, refused: SecretStr | None = None) -> SecretStr:
         async with session.login:
             if session.refusal:
                 raise LoginRefusedError(session.refusal)
             if (left_s := session.not_before - time.monotonic()) > 0:
                 message = f"{session.name} asked for patience; it is left alone for another {left_s:.0f} s."
                 raise PlatformError(message, retry_after_s=left_s)
-            if not session.token or session.token == refused or time.monotonic() >= session.token_ends_at:
+            if session.token is None or session.token == refused or time.monotonic() >= session.token_ends_at:
                 await self._heed_kept_refusal(session)
                 try:
                     await self._log_in(session)
                 except LoginRefusedError as error:
                     await self._refused(session, error)
                     raise
+            assert session.token is not None
             return session.token
 
     async def _heed_kept_refusal(self, session: Session) -> None:
@@ -223,7 +225,7 @@ class PlatformClient:
         if session.asked:
             session.asked = False
             await asyncio.to_thread(self._kept_refusal.forget)
-        elif not session.token and (why := await asyncio.to_thread(self._kept_refusal.load, session.settings)):
+        elif session.token is None and (why := await asyncio.to_thread(self._kept_refusal.load, session.settings)):
             session.refusal = why
             raise LoginRefusedError(why)
 
@@ -234,18 +236,18 @@ class PlatformClient:
 
     async def _log_in(self, session: Session) -> None:
         body = {"email": session.settings.email, "password": session.settings.password.get_secret_value()}
-        answer = await self._send(session, "POST", _LOGIN, "", json=body)
+        answer = await self._send(session, "POST", _LOGIN, None, json=body)
         _check(session, answer, _LOGIN)
         token = answers.token(document(answer))
         if token is None:
             raise _unreadable(session, answer)
-        session.token = token
+        session.token = SecretStr(token)
         session.token_ends_at = time.monotonic() + answers.usable_s(token, now=time.time())
         log.info("platform.login", email=session.settings.email)
 
-    async def _send(self, session: Session, method: str, path: str, token: str, **request: Any) -> httpx.Response:
+    async def _send(self, session: Session, method: str, path: str, token: SecretStr | None, **request: Any) -> httpx.Response:
         """One request, repeated while the cause may pass. The answer may still be a refusal."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}
         attempt = 1
         while True:
             cause: Exception | None = None

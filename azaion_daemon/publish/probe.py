@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from azaion_daemon.children import inherited
 from azaion_daemon.errors import ReleaseError
 
 NOT_INSTALLED = "onnxruntime is not installed here"
@@ -60,6 +61,7 @@ class OnnxProbe:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=inherited(prefixes=["OMP_"]),
         )
         try:
             async with asyncio.timeout(self.limit_s + _GRACE_S):

@@ -7,6 +7,8 @@ environment would be the one that it was made with, without what is installed in
 import subprocess
 import sys
 
+from azaion_daemon.children import inherited
+
 _MODULE = "azaion_daemon.training.worker"
 _PROBE_S = 60.0
 
@@ -26,6 +28,7 @@ def has_worker(python: str) -> bool:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=_PROBE_S,
+            env=inherited(without={"PYTHONPATH"}),
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

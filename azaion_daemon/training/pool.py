@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from azaion_daemon.children import inherited
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import storage_error
@@ -36,9 +37,7 @@ from azaion_daemon.training.processes import (
 )
 from azaion_daemon.training.stalls import Ceilings, Standstill, where
 
-# What a worker inherits. Everything else stays here: the daemon's environment holds passwords.
-_INHERITED = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"})
-_INHERITED_PREFIXES = ("CUDA_", "LC_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_")
+_INHERITED_PREFIXES = ("CUDA_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_")
 
 _LOG_TAIL_BYTES = 4096
 _NO_SPACE_BYTES = 1 << 20
@@ -101,9 +100,8 @@ class WorkerPool:
         oom_kills: Callable[[], int] = oom_kills,
     ) -> None:
         self._command = None if command is None else tuple(command)
-        self._environment = {
-            name: value for name, value in environment.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
-        }
+        # Not where modules are looked for: a job may run with another release than ours.
+        self._environment = inherited(environment, prefixes=_INHERITED_PREFIXES, without={"PYTHONPATH"})
         self._progress_s = progress_s
         self._grace_s = grace_s
         self._patience_s = patience_s
