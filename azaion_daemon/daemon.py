@@ -25,6 +25,7 @@ from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
 from azaion_daemon.logs.folding import Repeats
+from azaion_daemon.logs.output import LogOutput
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.job_status import GpuWatch
@@ -60,12 +61,12 @@ def run(config: Path) -> int:
         with logging_to(sys.stdout, level="info", style="auto"):
             log.error("daemon.failed", error=str(unusable), kind="ConfigError")  # noqa: TRY400 - expected: no traceback
         return unusable.exit_code
-    with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format):
+    with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format) as output:
         log.info("daemon.starting", version=__version__, pid=os.getpid(), config=str(config), root=str(settings.directories.root))
         reuse_memory_of_messages()
         exit_code = 0
         try:
-            _prepare_and_serve(settings, config)
+            _prepare_and_serve(settings, config, output)
             log.info("daemon.stopped")
         except* AzaionError as group:
             error = _first(group)
@@ -85,7 +86,7 @@ def _first(group: BaseExceptionGroup[AzaionError]) -> AzaionError:
     return error
 
 
-def _prepare_and_serve(settings: Settings, config: Path) -> None:
+def _prepare_and_serve(settings: Settings, config: Path, output: LogOutput) -> None:
     layout = Layout.of(settings.directories)
     open_root(layout)
     classes = load_classes(layout.classes)
@@ -93,7 +94,7 @@ def _prepare_and_serve(settings: Settings, config: Path) -> None:
     with lock_root(layout):
 
         async def serve() -> None:
-            await Daemon(settings, config, layout, classes).serve()
+            await Daemon(settings, config, layout, classes, output).serve()
 
         asyncio.run(serve())
 
@@ -101,7 +102,7 @@ def _prepare_and_serve(settings: Settings, config: Path) -> None:
 class Daemon:
     """One running daemon."""
 
-    def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes) -> None:
+    def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes, output: LogOutput) -> None:
         self._reloader = Reloader(settings, config, self._take)
         self._stream = settings.stream.name
         self._layout = layout
@@ -152,6 +153,7 @@ class Daemon:
             outbox=self._outbox,
             gpus=self._gpus,
             reloader=self._reloader,
+            log=output,
         )
         self._reporter = Reporter(parts, layout, config)
         self._stop = asyncio.Event()

@@ -15,6 +15,7 @@ from azaion_daemon.conducting.forming import DatasetFormer
 from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
+from azaion_daemon.logs.output import LogOutput
 from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.orders import jobs_document
@@ -43,6 +44,7 @@ class Parts:
     outbox: Outbox
     gpus: GpuWatch
     reloader: Reloader
+    log: LogOutput
 
 
 class Reporter:
@@ -104,6 +106,7 @@ class Reporter:
             "disk": disk(self._layout.root),
             "gpus": parts.gpus.documents,
             "gpus_problem": parts.gpus.problem,
+            "log": {"lost_lines": parts.log.lost},
         }
 
     def _stream(self) -> dict[str, Any]:

@@ -170,9 +170,9 @@ class IngestSettings(Section):
     @field_validator("image_extensions")
     @classmethod
     def _plain_extensions(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
-        for extension in extensions:
+        for number, extension in enumerate(extensions, 1):
             if not (extension.isascii() and extension.isalnum() and extension.islower()) or extension == "txt":
-                raise ValueError(f"{extension!r}: lower-case letters and digits without a dot, and not txt")
+                raise ValueError(f"must be lower-case letters and digits without a dot, and not txt; number {number} is not")
         return extensions
 
 
