@@ -1,7 +1,7 @@
 """How a batch is divided, how fast ingest is, and when it waits for space."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -174,3 +174,19 @@ def test_unknown_roles_are_said_once_each_and_not_for_ever() -> None:
     said = said_of([[of_role(15), of_role(16), of_role(15)], [of_role(15)], [of_role(17)]])
     assert [(entry["roles"], entry["position"]) for entry in said] == [([15, 16], 15), ([17], 17)]
     assert len(said_of([of_role(role)] for role in range(10_000, 20_000))) == 100
+
+
+async def test_a_disk_on_the_edge_does_not_bury_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azaion_daemon.ingest.space._POLL_S", 0.001)
+    space = Space(tmp_path)
+    with capture_logs() as logs:
+        for _ in range(20):
+            full = iter([DiskFullError("no space left for ledger.db")])
+
+            async def step(full: Iterator[DiskFullError] = full) -> None:
+                for error in full:
+                    raise error
+
+            await space.repeat(step)
+    said = [(entry["event"], entry.get("repeated")) for entry in logs]
+    assert said == [(event, times) for number in (1, 2, 4, 8, 16) for event, times in (("ingest.paused", number), ("ingest.resumed", None))]
