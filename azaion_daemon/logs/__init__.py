@@ -111,7 +111,7 @@ class _Pretty:
         self._render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
 
     def __call__(self, fields: Fields) -> str:
-        shown: dict[str, Any] = printable_value(dict(fields))
+        shown: dict[str, Any] = printable_value({name: value for name, value in fields.items() if name != "service"})
         if (traceback := fields.get("exception")) is not None:
             shown["exception"] = "\n".join(f"    {printable(one)}" for one in str(traceback).split("\n"))
         return str(self._render(None, "", shown))

@@ -103,8 +103,8 @@ class LogOutput:
     def _write(self, fields: Fields) -> bool:
         try:
             self._send(self._render(fields))
-        except (OSError, ValueError) as error:  # nobody reads any more, the disk is full, or the stream is closed
-            self._lose(getattr(error, "strerror", None) or str(error))
+        except Exception as error:  # noqa: BLE001 - nobody reads, a full disk, a closed stream; whatever it is, the next line may do
+            self._lose(getattr(error, "strerror", None) or str(error) or type(error).__name__)
             return False
         return True
 
