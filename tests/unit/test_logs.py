@@ -21,6 +21,8 @@ from pydantic import SecretStr
 from azaion_daemon.logs import get_logger, logging_to, set_level
 from azaion_daemon.logs.catalogue import CATALOGUE, Event
 from azaion_daemon.logs.checking import UncataloguedWarning
+from azaion_daemon.sandbox.operator import Operator, RunningDaemon
+from azaion_daemon.sandbox.processes import SandboxError
 from azaion_daemon.training.states import JobState
 
 OURS = "azaion_daemon.test"
@@ -194,6 +196,19 @@ def test_in_production_the_complaint_is_a_line_too() -> None:
         get_logger(OURS).info("no.such_event")
     assert [line["event"] for line in found] == ["python.warning", "no.such_event"]
     assert (found[0]["category"], found[0]["message"]) == ("UncataloguedWarning", "the event no.such_event is not in the catalogue")
+
+
+def test_a_daemon_that_logs_outside_the_catalogue_fails_the_test_that_runs_it(tmp_path: Path) -> None:
+    operator = Operator(tmp_path)
+    with (
+        operator.log.open("w") as file,
+        logging_to(file, level="info", style="json"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("default")
+        get_logger(OURS).info("daemon.ready", minutes=1)
+    with pytest.raises(SandboxError, match=r"daemon\.ready has no minutes in the catalogue"):
+        RunningDaemon(operator, [], {})._check_events()
 
 
 def test_an_exception_that_ends_a_thread_is_a_line() -> None:
