@@ -27,6 +27,8 @@ from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs import get_logger, logging_to
+from azaion_daemon.logs.folding import Repeats
+from azaion_daemon.logs.output import LogOutput
 from azaion_daemon.notify import Notifier
 from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
@@ -74,13 +76,13 @@ def run(config: Path, signals: Signals) -> int:
             log.error("daemon.failed", error=str(unusable), kind="ConfigError")  # noqa: TRY400 - expected: no traceback
         notifier.status(f"Failed: {unusable}")
         return unusable.exit_code
-    with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format):
+    with logging_to(sys.stdout, level=settings.log.level, style=settings.log.format) as output:
         log.info("daemon.starting", version=__version__, pid=os.getpid(), config=str(config), root=str(settings.directories.root))
         reuse_memory_of_messages()
         faulthandler.enable()  # systemd's watchdog ends a daemon that hangs with SIGABRT: then it says where each thread was
         exit_code = 0
         try:
-            _prepare_and_serve(settings, config, signals, notifier)
+            _prepare_and_serve(settings, config, signals, notifier, output)
             log.info("daemon.stopped")
         except* AzaionError as group:
             error = _first(group)
@@ -101,7 +103,7 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _prepare_and_serve(settings: Settings, config: Path, signals: Signals, notifier: Notifier) -> None:
+def _prepare_and_serve(settings: Settings, config: Path, signals: Signals, notifier: Notifier, output: LogOutput) -> None:
     notifier.status("Starting: the root is looked at")
     layout = Layout.of(settings.directories)
     open_root(layout)
@@ -110,7 +112,7 @@ def _prepare_and_serve(settings: Settings, config: Path, signals: Signals, notif
     with lock_root(layout):
 
         async def serve() -> None:
-            await Daemon(settings, config, layout, classes, notifier).serve(signals)
+            await Daemon(settings, config, layout, classes, notifier, output).serve(signals)
 
         asyncio.run(serve())
 
@@ -118,7 +120,7 @@ def _prepare_and_serve(settings: Settings, config: Path, signals: Signals, notif
 class Daemon:
     """One running daemon."""
 
-    def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes, notifier: Notifier) -> None:
+    def __init__(self, settings: Settings, config: Path, layout: Layout, classes: Classes, notifier: Notifier, output: LogOutput) -> None:
         self._notifier = notifier
         self._vitals = Vitals(patience(notifier))
         self._watchdog = Watchdog(self._vitals, notifier)
@@ -182,6 +184,7 @@ class Daemon:
             vitals=self._vitals,
             platform=self._platform,
             publisher=self._publisher,
+            log=output,
         )
         self._metrics = _metrics_server(settings)
         self._reporter = Reporter(parts, layout, config, self._tell)
@@ -192,7 +195,7 @@ class Daemon:
     async def serve(self, signals: Signals) -> None:
         """Work until a signal asks to stop."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_report_stray)
+        loop.set_exception_handler(_StrayErrors())
         actions = {
             signal.SIGTERM: self._ask_to_stop,
             signal.SIGINT: self._ask_to_stop,
@@ -358,6 +361,13 @@ def _reason(error: BaseException) -> str:
     return str(first) if isinstance(first, AzaionError) else f"a fault of this program: {type(first).__name__}"
 
 
-def _report_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+class _StrayErrors:
     """What a library's own task or callback let fall: the parts that rely on it notice by themselves."""
-    log.warning("daemon.stray_error", what=context["message"], error=repr(context.get("exception")))
+
+    def __init__(self) -> None:
+        self._repeats = Repeats()
+
+    def __call__(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = repr(context.get("exception"))
+        if (seen := self._repeats.count(context["message"], error)) is not None:
+            log.warning("daemon.stray_error", what=context["message"], error=error, repeated=seen.times, for_s=seen.for_s)

@@ -16,6 +16,7 @@ from typing import Any, Never, ParamSpec, Protocol, TypeVar
 from azaion_daemon.errors import AzaionError, DiskFullError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.health import strand, waiting_for
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
 from azaion_daemon.publish.platform import LoginRefusedError, PlatformError
@@ -125,6 +126,7 @@ class Outbox:
         self._facts = facts
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._repeats = Repeats()
         self._due = asyncio.Event()
         self._changed = False
         self._swapping = False
@@ -145,6 +147,7 @@ class Outbox:
     def reconfigure(self, settings: PublishSettings) -> None:
         """Work with other settings, and try at once what waits: an operator has asked for that."""
         self._changed |= settings != self._settings  # a second reload must not hide the first
+        self._repeats.clear()  # who asks for another try wants to hear what becomes of it
         self._settings = settings
         self._due.set()
 
@@ -258,7 +261,16 @@ class Outbox:
         tries = Tries(attempts, None if wait_s is None else self._clock() + wait_s)
         if not await self._record(self._ledger.postpone_release, release.serial, why, details=asdict(tries)):
             return
-        log.warning("release.waiting", serial=release.serial, why=why, attempts=attempts, retry_in_s=wait_s and round(wait_s, 1))
+        if (seen := self._repeats.count(release.serial, why)) is not None:
+            log.warning(
+                "release.waiting",
+                serial=release.serial,
+                why=why,
+                attempts=attempts,
+                retry_in_s=wait_s and round(wait_s, 1),
+                repeated=seen.times,
+                for_s=seen.for_s,
+            )
         await self._wait(wait_s, why)
 
     async def _wait(self, seconds: float | None, why: str) -> None:
@@ -275,11 +287,13 @@ class Outbox:
 
     async def _record(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Write to the ledger; a full disk is waited out."""
+        repeats = Repeats()
         while True:
             try:
                 return await self._call(function, *args, **kwargs)
             except DiskFullError as error:
-                log.warning("release.no_space", why=str(error))
+                if (seen := repeats.count(str(error))) is not None:
+                    log.warning("release.no_space", why=str(error), repeated=seen.times, for_s=seen.for_s)
                 with waiting_for("space"):
                     await asyncio.sleep(_NO_SPACE_S)
 

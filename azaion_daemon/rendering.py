@@ -14,7 +14,7 @@ import yaml
 from dotenv.parser import parse_stream
 
 from azaion_daemon.errors import ConfigError
-from azaion_daemon.settings import parse_settings
+from azaion_daemon.settings import parse_settings, yaml_problem
 from azaion_daemon.store.durable import replace_durably
 
 CONFIG_MODE = 0o640
@@ -81,7 +81,7 @@ def render(template: str, environment: Mapping[str, str], *, source: str) -> str
         tree = yaml.compose(template, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{where} is not valid YAML: {error.problem}") from error
+        raise ConfigError(f"{source}{where} is not valid YAML: {yaml_problem(error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {error}") from error
     pieces: list[str] = []

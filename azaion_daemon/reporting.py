@@ -18,7 +18,7 @@ from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.health import Vitals, waiting_for
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
-from azaion_daemon.logs import dropped_lines
+from azaion_daemon.logs.output import LogOutput
 from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.ops.tally import Tally
@@ -55,6 +55,7 @@ class Parts:
     vitals: Vitals
     platform: PlatformClient
     publisher: Publisher
+    log: LogOutput
 
 
 class Reporter:
@@ -118,7 +119,7 @@ class Reporter:
                 "model_key": parts.reloader.settings.publish.model_key is not None,
             },
             "health": parts.vitals.document(),
-            "log": {"lost_lines": dropped_lines()},
+            "log": {"lost_lines": parts.log.lost},
             "stream": self._stream(),
             "annotations": {
                 **{home.value: count for home, count in ingest.counts.items()},

@@ -81,9 +81,16 @@ class ApiSettings(Section):
     password: Annotated[SecretStr, Field(min_length=1), LIVE]
     ca_file: Annotated[Path | None, LIVE] = None
     timeout_s: Annotated[float, Field(gt=0, le=600), LIVE] = 30.0
-    hardware: Annotated[str | None, RESTART] = None
+    hardware: Annotated[SecretStr | None, RESTART] = None
     cdn_folder: Annotated[str, LIVE] = ""
     cdn_file: Annotated[str, Field(min_length=1), LIVE] = "cdn.yaml"
+
+    @field_validator("url")
+    @classmethod
+    def _without_password(cls, url: HttpUrl) -> HttpUrl:
+        if url.username or url.password:
+            raise ValueError("must not hold a user or a password: these are email and password")
+        return url
 
 
 class StreamSettings(Section):
@@ -164,9 +171,9 @@ class IngestSettings(Section):
     @field_validator("image_extensions")
     @classmethod
     def _plain_extensions(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
-        for extension in extensions:
+        for number, extension in enumerate(extensions, 1):
             if not (extension.isascii() and extension.isalnum() and extension.islower()) or extension == "txt":
-                raise ValueError(f"{extension!r}: lower-case letters and digits without a dot, and not txt")
+                raise ValueError(f"must be lower-case letters and digits without a dot, and not txt; number {number} is not")
         return extensions
 
 

@@ -1,6 +1,7 @@
 """Reading config.yaml. Unknown keys, wrong types and impossible values are refused with the path of the key."""
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from azaion_daemon.sections import (
 )
 
 _MOST_BYTES = 1 << 20
+_QUOTED = re.compile(r"'(?!<)[^']{2,}'|\"[^\"]{2,}\"")
 
 
 class Settings(Section):
@@ -90,7 +92,7 @@ def parse_settings(text: str, *, source: str) -> Settings:
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         where = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{where} is not valid YAML: {error.problem}") from None  # its context may show a secret
+        raise ConfigError(f"{source}{where} is not valid YAML: {yaml_problem(error)}") from None
     except Exception:  # noqa: BLE001 - on tags that do not fit, dates that are none and endless nesting it raises anything
         raise ConfigError(f"{source} is not valid YAML: it holds characters or values that are not allowed") from None
     if not isinstance(data, dict):
@@ -100,6 +102,11 @@ def parse_settings(text: str, *, source: str) -> Settings:
     except ValidationError as error:
         faults = "\n".join(f"  {line}" for line in _explain(error))
         raise ConfigError(f"{source} is not a valid configuration:\n{faults}") from None
+
+
+def yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong, without the words of the file: of a password that begins with *, & or ! YAML makes a name, and tells it."""
+    return _QUOTED.sub("'…'", str(error.problem))
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

@@ -28,6 +28,7 @@ from azaion_daemon.errors import AzaionError, DatasetError, DatasetPlaceError, D
 from azaion_daemon.health import holding, waiting_for
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.settings import Settings
 from azaion_daemon.store.due import Mark
 from azaion_daemon.store.layout import Layout
@@ -90,6 +91,7 @@ class Course:
         self._epochs = EpochLog(self._directory)
         self._starts = Starts(self._directory, shop.retry, self._store)
         self._waits: str | None = None
+        self._repeats = Repeats()
         self._storing = 0
         self._peak = Peak()
         self._formed_with: str | None = None
@@ -113,7 +115,7 @@ class Course:
                 raise_if_disk_failed(error)
                 if isinstance(error, DiskFullError) and self.job.state in _WAITED_FOR:
                     # A training of days is not given up for want of space, least of all by a daemon that stops: its next start goes on.
-                    log.warning("worker.waiting", job=self.job.id, why=str(error))
+                    self._say_waiting(str(error))
                     self._waits = str(error)
                     with waiting_for(f"space: {error}"):
                         await asyncio.sleep(_NO_SPACE_S)
@@ -125,6 +127,10 @@ class Course:
                 if self.job.state != JobState.RUNNING:
                     self._shop.gpus.give_back(self.job.id)
                     self.progress = None
+
+    def _say_waiting(self, why: str) -> None:
+        if (seen := self._repeats.count(why)) is not None:
+            log.warning("worker.waiting", job=self.job.id, why=why, repeated=seen.times, for_s=seen.for_s)
 
     async def _take(self, state: JobState) -> None:
         match state:
@@ -151,6 +157,7 @@ class Course:
         now = self._shop.clock()
         if state not in IN_TRAINING and job.ended is None:
             changes["ended"] = now
+        self._repeats.clear()
         after = self.job = replace(job, state=state, why=why, changed=now, **changes)
         await self._store(lambda: self._shop.ledger(self._shop.ledger.ledger.put_job, after))
         log.info("job.state", job=job.id, state=state, before=job.state, why=why)
@@ -266,7 +273,7 @@ class Course:
                     return chosen
                 case Wait(reason=reason):
                     if reason != self._waits:
-                        log.warning("worker.waiting", job=self.job.id, why=reason)
+                        self._say_waiting(reason)
                     self._waits = reason
                     with waiting_for(f"GPUs: {reason}"):
                         await self._shop.gpus.wait(_GPU_POLL_S)

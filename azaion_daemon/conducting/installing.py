@@ -70,7 +70,8 @@ class Installer:
         await self._space.repeat(lambda: asyncio.to_thread(put_in_place, Path(model.path), self._layout))
         why = reason or (f"job {model.job}" if model.job else "")
         await self._space.repeat(lambda: self._call(self._ledger.put_current_model, model, why=why, actor=actor))
-        log.info("model.current", job=model.job, sha256=model.sha256, **{name: model.metrics.get(name) for name in ("map50", "map50_95")})
+        map50, map50_95 = (model.metrics.get(name) for name in ("map50", "map50_95"))
+        log.info("model.current", job=model.job, sha256=model.sha256, map50=map50, map50_95=map50_95)
         await self._space.repeat(lambda: self._order_release(model.sha256))
 
 

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ByteSize
+from pydantic import ByteSize, SecretBytes
 
 from azaion_daemon.errors import TrainingError
 from azaion_daemon.publish.cipher import CipherError, Decryptor
@@ -47,7 +47,7 @@ def try_encryption(model: Path, settings: PublishSettings) -> Encryption:
     """
     started = time.monotonic()
     secret = settings.model_key
-    key = os.urandom(_KEY_BYTES) if secret is None else aes_key(secret.get_secret_value())
+    key = SecretBytes(os.urandom(_KEY_BYTES)) if secret is None else aes_key(secret)
     expected = model_digests(model).plaintext
     small = small_part(key)
     digest, decryptor = hashlib.sha256(), Decryptor(key)

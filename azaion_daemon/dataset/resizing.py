@@ -19,10 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from azaion_daemon.children import inherited
 from azaion_daemon.dataset.reduction import Kind, Outcome, Reduction
 from azaion_daemon.dataset.resized_cache import remove_debris
 from azaion_daemon.errors import DiskFullError, ResizeError, StorageError, gravest
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.store.durable import storage
 
 log = get_logger(__name__)
@@ -35,7 +37,6 @@ _REPORT_S = 10.0
 _PROJECTED_FROM = 100
 """So many images say how large the others will be."""
 _DYING_S = 5.0
-_INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")  # the daemon's environment holds passwords
 
 
 class Work(NamedTuple):
@@ -142,7 +143,7 @@ class Resizing:
                 stdout=PIPE,
                 stderr=errors,
                 start_new_session=True,  # a signal to the daemon's group or its terminal must not reach it
-                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+                env=inherited(),
             )
         try:
             yield process
@@ -178,6 +179,7 @@ class _Run:
         self.outcomes: dict[str, Outcome] = {}
         self.errors = errors
         self._deaths: Counter[str] = Counter()
+        self._repeats = Repeats()
         self._deaths_without_work = 0
         self.made = 0
         self.made_bytes = 0
@@ -207,7 +209,9 @@ class _Run:
         self._deaths[suspect.name] += 1
         self._deaths_without_work += 1
         how = f"ended with status {status}" if status is None or status >= 0 else f"was killed by signal {-status}"
-        log.warning("dataset.resizer_died", how=how, annotation=suspect.name, deaths=self._deaths[suspect.name])
+        if (seen := self._repeats.count(how)) is not None:
+            deaths = self._deaths[suspect.name]
+            log.warning("dataset.resizer_died", how=how, annotation=suspect.name, deaths=deaths, repeated=seen.times, for_s=seen.for_s)
         if self._deaths_without_work > _DEATHS_IN_A_ROW:
             raise ResizeError(
                 f"The processes that resize images die whatever image they get: the last one {how}. Is memory short (dmesg)? Without "

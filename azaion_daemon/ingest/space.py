@@ -5,7 +5,7 @@ Any other fault of the disk is not for waiting: it passes through and ends the d
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +13,7 @@ from typing import TypeVar
 from azaion_daemon.errors import DiskFullError
 from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.store.durable import storage
 
 log = get_logger(__name__)
@@ -28,6 +29,8 @@ class Space:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._reasons: dict[object, str] = {}
+        self._repeats = Repeats()
+        self._said = False
         self._giving_up = asyncio.Event()
 
     @property
@@ -51,7 +54,7 @@ class Space:
         waiting = object()
         try:
             while why := await asyncio.to_thread(shortage):
-                self._pause(waiting, why)
+                self._pause(waiting, why, kind="min_free_disk")
                 with waiting_for(f"space: {why}"):
                     await asyncio.sleep(_POLL_S)
         finally:
@@ -72,17 +75,20 @@ class Space:
                     if self._giving_up.is_set():
                         raise
                     why = str(error)
-                    self._pause(waiting, why)
+                    self._pause(waiting, why, kind=why)
                 with suppress(TimeoutError), waiting_for(f"space: {why}"):
                     await asyncio.wait_for(self._giving_up.wait(), _POLL_S)
         finally:
             self._go_on(waiting)
 
-    def _pause(self, waiting: object, why: str) -> None:
-        if self.paused is None:
-            log.warning("ingest.paused", why=why)
+    def _pause(self, waiting: object, why: str, *, kind: Hashable) -> None:
+        """A disk on the edge makes for many short pauses; `kind` is what of `why` is the same each time."""
+        if self.paused is None and (seen := self._repeats.count(kind)) is not None:
+            self._said = True
+            log.warning("ingest.paused", why=why, repeated=seen.times, for_s=seen.for_s)
         self._reasons[waiting] = why
 
     def _go_on(self, waiting: object) -> None:
-        if self._reasons.pop(waiting, None) is not None and self.paused is None:
+        if self._reasons.pop(waiting, None) is not None and self.paused is None and self._said:
+            self._said = False
             log.info("ingest.resumed")

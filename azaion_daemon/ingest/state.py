@@ -1,22 +1,30 @@
 """What is known of ingest: for the status, for the trigger, and for the log, a line a batch."""
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from azaion_daemon.ingest.staging import StagedMessage
 from azaion_daemon.ingest.totals import Totals
 from azaion_daemon.ingest.writer import Plan
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.store.layout import Home
-from azaion_daemon.stream.events import AnnotationEvent, Role
+from azaion_daemon.stream.events import AnnotationEvent, Decoded, Role
 
 log = get_logger(__name__)
 
 _RATE_WINDOW_S = 10.0
 _NAMED = 20
+_KINDS = 5
+"""So many reasons for the quarantine are told of one batch."""
+_DETAILS = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
+"""What differs between two messages that are refused for the same reason."""
+_MOST_ROLES = 100
 _KNOWN_ROLES = frozenset(Role)
 
 
@@ -55,6 +63,7 @@ class IngestState:
     """Set after every batch that changed annotations."""
     rate: Rate = field(default_factory=Rate)
     _unknown_roles: set[int] = field(default_factory=set)
+    _repeats: Repeats = field(default_factory=Repeats)
 
     def batch_done(self, batch: Sequence[StagedMessage], plan: Plan, *, seconds: float) -> None:
         """Take in a batch that is in the tree, and say so."""
@@ -69,7 +78,7 @@ class IngestState:
         quarantined = self._report_rejections(batch)
         self._report_roles(batch)
         if plan.surprises:
-            log.warning("ingest.rejected_transition", names=plan.surprises[:_NAMED], count=len(plan.surprises), position=self.position)
+            self._report_surprises(plan.surprises)
         log.info(
             "ingest.batch",
             messages=messages,
@@ -93,21 +102,53 @@ class IngestState:
 
     def _report_rejections(self, batch: Sequence[StagedMessage]) -> int:
         rejected = [message.decoded for message in batch if message.decoded.rejection is not None and message.complete]
+        kinds: dict[str, list[Decoded]] = {}
         for decoded in rejected:
-            log.warning("ingest.message_quarantined", position=decoded.position, why=decoded.rejection)
+            kinds.setdefault(_DETAILS.sub("…", decoded.rejection or ""), []).append(decoded)
             if decoded.fault is not None:
                 self.totals.quarantined[decoded.fault] += 1
+        for kind, alike in islice(kinds.items(), _KINDS):
+            self._report_quarantined(alike[0].rejection, kind, alike)
+        if others := [decoded for alike in islice(kinds.values(), _KINDS, None) for decoded in alike]:
+            self._report_quarantined("various; see azaion-daemon quarantine list", "", others)
         return len(rejected)
 
+    def _report_quarantined(self, why: str | None, kind: str, alike: Sequence[Decoded]) -> None:
+        count = len(alike)
+        if (seen := self._repeats.count("quarantined", kind, times=count)) is not None:
+            log.warning(
+                "ingest.message_quarantined",
+                why=why,
+                position=alike[0].position,
+                count=count,
+                repeated=seen.times,
+                for_s=seen.for_s,
+            )
+
+    def _report_surprises(self, names: Sequence[str]) -> None:
+        count = len(names)
+        if (seen := self._repeats.count("rejected", times=count)) is not None:
+            log.warning(
+                "ingest.rejected_transition",
+                names=names[:_NAMED],
+                count=count,
+                position=self.position,
+                repeated=seen.times,
+                for_s=seen.for_s,
+            )
+
     def _report_roles(self, batch: Sequence[StagedMessage]) -> None:
-        for message in batch:
-            event = message.decoded.event
-            if isinstance(event, AnnotationEvent) and event.role not in _KNOWN_ROLES | self._unknown_roles:
-                self._unknown_roles.add(event.role)
-                log.warning("ingest.unknown_role", role=event.role, position=event.position)
+        new = {
+            event.role: event.position
+            for event in (message.decoded.event for message in reversed(batch))
+            if isinstance(event, AnnotationEvent) and event.role not in _KNOWN_ROLES | self._unknown_roles
+        }
+        if new and len(self._unknown_roles) < _MOST_ROLES:  # a producer gone mad may send another one with each message
+            self._unknown_roles.update(new)
+            log.warning("ingest.unknown_role", roles=sorted(new)[:_NAMED], position=min(new.values()))
 
 
 def report_lost(names: Iterable[str]) -> None:
     """Say whose images are nowhere."""
-    for name in names:
-        log.error("ingest.image_lost", name=name)
+    if lost := list(names):
+        log.error("ingest.image_lost", names=lost[:_NAMED], count=len(lost))

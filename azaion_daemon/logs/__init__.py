@@ -4,69 +4,53 @@ Writing happens on a thread of its own behind a bounded queue, so that a reader 
 """
 
 import atexit
+import json
 import logging
-import logging.handlers
-import queue
-import threading
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Literal, TextIO
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
-SERVICE = "azaion-daemon"
-_QUEUE_LINES = 10_000
-_FLUSH_S = 3.0
-_WAKE_S = 0.1
+from azaion_daemon.logs.checking import Logger
+from azaion_daemon.logs.folding import Repeats
+from azaion_daemon.logs.output import Fields, LogOutput, line
+from azaion_daemon.logs.tidying import printable, printable_value, tidied
+from azaion_daemon.logs.uncaught import uncaught_to
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger for a module; `name` is its `__name__`."""
-    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return logger
+    return cast("structlog.stdlib.BoundLogger", structlog.wrap_logger(None, wrapper_class=Logger, logger_factory_args=(name,)))
 
 
 @contextmanager
-def logging_to(stream: TextIO, *, level: str, style: Literal["auto", "json", "pretty"]) -> Iterator[None]:
+def logging_to(stream: TextIO, *, level: str, style: Literal["auto", "json", "pretty"]) -> Iterator[LogOutput]:
     """Send every log line of the process to `stream` until the context ends, then flush.
 
-    `auto` is pretty on a terminal and JSON elsewhere. Lines of libraries come out in the same form, with `logger` set.
+    `auto` is pretty on a terminal and JSON elsewhere. What libraries log, and what Python itself would print, comes in the same form.
     """
     pretty = style == "pretty" or (style == "auto" and stream.isatty())
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info if not pretty else structlog.processors.ExceptionPrettyPrinter(file=stream),
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=stream.isatty()) if pretty else structlog.processors.JSONRenderer(default=str)
-    )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, _order_fields, renderer],
-    )
-    output = logging.StreamHandler(stream)
-    output.setFormatter(formatter)
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(_QUEUE_LINES)
-    listener = _Writer(lines, output)
+    output = LogOutput(stream, _Pretty(colours=stream.isatty() and not os.environ.get("NO_COLOR")) if pretty else _json)
     root = logging.getLogger()
     previous = root.handlers[:]
-    root.handlers = [_LineQueue(lines)]
+    root.handlers = [_Intake(output)]
     set_level(level)
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[structlog.processors.format_exc_info, _tidy, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,  # a cached logger would keep its level for ever
     )
-    listener.start()
-    atexit.register(listener.stop)
+    output.start()
+    atexit.register(output.stop)
     try:
-        yield
+        with uncaught_to(get_logger(__name__)):
+            yield output
     finally:
-        atexit.unregister(listener.stop)
-        listener.stop()
+        atexit.unregister(output.stop)
+        output.stop()
         root.handlers = previous
         structlog.reset_defaults()
 
@@ -82,51 +66,57 @@ def set_level(level: str) -> None:
     logging.getLogger("azaion_daemon").setLevel(level.upper())
 
 
-def dropped_lines() -> int:
-    """How many lines were lost since nobody read them."""
-    return sum(handler.dropped for handler in logging.getLogger().handlers if isinstance(handler, _LineQueue))
+class _Intake(logging.Handler):
+    """Takes the records of the process, ours and those of libraries, and hands them on as plain fields: what they hold may change later."""
 
-
-class _LineQueue(logging.handlers.QueueHandler):
-    """Hands records to the writing thread as they are: they are formatted there, in the same process."""
-
-    dropped = 0
-
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
-
-    def enqueue(self, record: logging.LogRecord) -> None:
-        try:
-            super().enqueue(record)
-        except queue.Full:  # nobody reads: losing lines is better than stopping the daemon
-            self.dropped += 1
-
-
-class _Writer:
-    """The writing thread. Its end waits for the last lines, but not for ever for a reader that has stalled.
-
-    (The standard library's QueueListener cannot be stopped while its queue is full.)
-    """
-
-    def __init__(self, lines: "queue.Queue[logging.LogRecord]", output: logging.Handler) -> None:
-        self._lines = lines
+    def __init__(self, output: LogOutput) -> None:
+        super().__init__()
         self._output = output
-        self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="log-writer", daemon=True)
+        self._repeats = Repeats()
 
-    def start(self) -> None:
-        self._thread.start()
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        if isinstance(record.msg, dict):
+            fields = dict(record.msg)
+            self._output.put(line(level, fields.pop("event"), record.created, **fields))
+        elif record.levelno >= logging.WARNING:  # a library may have set its own level lower
+            self._take(record, level)
 
-    def _work(self) -> None:
-        while not (self._ending.is_set() and self._lines.empty()):
-            with suppress(queue.Empty):
-                self._output.handle(self._lines.get(timeout=_WAKE_S))
+    def _take(self, record: logging.LogRecord, level: str) -> None:
+        seen = self._repeats.count(record.name, str(record.msg))
+        if seen is None:
+            return
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - its arguments do not fit its text: that is no reason to lose it
+            message = str(record.msg)
+        fields = {"logger": record.name, "message": message, **_exception_of(record), "repeated": seen.times, "for_s": seen.for_s}
+        self._output.put(line(level, "library.said", record.created, **tidied(fields)))
 
-    def stop(self) -> None:
-        self._ending.set()
-        self._thread.join(_FLUSH_S)
+
+def _exception_of(record: logging.LogRecord) -> dict[str, str]:
+    if not record.exc_info or record.exc_info[0] is None:
+        return {}
+    return {"exception": logging.Formatter().formatException(record.exc_info)}
 
 
-def _order_fields(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    first = {"timestamp": event.pop("timestamp", None), "level": event.pop("level", None), "service": SERVICE}
-    return {**first, "event": event.pop("event", ""), **event}
+def _tidy(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return tidied(event)
+
+
+def _json(fields: Fields) -> str:
+    """ASCII alone: no control character, and nothing that is not valid, gets through."""
+    return json.dumps(fields)
+
+
+class _Pretty:
+    """A line for people. What a value holds cannot move the cursor, change colours or begin a line of its own."""
+
+    def __init__(self, *, colours: bool) -> None:
+        self._render = structlog.dev.ConsoleRenderer(colors=colours, exception_formatter=structlog.dev.plain_traceback)
+
+    def __call__(self, fields: Fields) -> str:
+        shown: dict[str, Any] = printable_value({name: value for name, value in fields.items() if name != "service"})
+        if (traceback := fields.get("exception")) is not None:
+            shown["exception"] = "\n".join(f"    {printable(one)}" for one in str(traceback).split("\n"))
+        return str(self._render(None, "", shown))

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from azaion_daemon.errors import OperatorError
+from azaion_daemon.logs.tidying import printable
 from azaion_daemon.ops.reading import reading, unreadable
 from azaion_daemon.ops.trainings import find
 from azaion_daemon.store.layout import Layout
@@ -62,11 +63,6 @@ def log_lines(path: Path, *, last: int, goes_on: Callable[[], bool] = lambda: Fa
         yield from _Reader(path, last).lines(_seldom(goes_on))
     except OSError as error:
         raise unreadable(error) from error
-
-
-def printable(text: str) -> str:
-    """With everything escaped that a terminal would act upon or that hides what is shown."""
-    return "".join(one if one.isprintable() or one == "\t" else one.encode("unicode_escape").decode() for one in text)
 
 
 def _seldom(goes_on: Callable[[], bool]) -> Callable[[], bool]:

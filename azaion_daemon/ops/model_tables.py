@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from azaion_daemon.ops.job_log import printable
+from azaion_daemon.logs.tidying import printable
 from azaion_daemon.ops.tables import moment, table
 
 _WIDTH = 120

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic import SecretBytes
+
 from azaion_daemon.errors import DiskFullError, OperatorError, ReleaseError, StorageError
 from azaion_daemon.logs import logging_to
 from azaion_daemon.ops.requests import ask, checked_reason
@@ -119,7 +121,7 @@ def fetch_published(
         StorageError: The disk failed or is full; nothing is left of it.
     """
     keys = [_public_key(settings, layout, public_key)]
-    key = b"" if encrypted else _model_key(settings.publish)
+    key = None if encrypted else _model_key(settings.publish)
 
     async def fetch() -> Fetched:
         async with _outside(settings, layout) as (cdn, _):
@@ -128,7 +130,7 @@ def fetch_published(
             file = Path(name) if output is None else output
             with _new_file(file) as target:
                 write = _counting(target.write, (manifest.ciphertext if encrypted else manifest.model).size, progress)
-                if encrypted:
+                if key is None:
                     await _fetch_ciphertext(cdn, manifest, write)
                 else:
                     await _fetch_model(cdn, manifest, key, write)
@@ -154,7 +156,7 @@ def _new_file(file: Path) -> Iterator[BinaryIO]:
         ) from error
 
 
-async def _fetch_model(cdn: CdnClient, manifest: Manifest, key: bytes, write: Callable[[bytes], object]) -> None:
+async def _fetch_model(cdn: CdnClient, manifest: Manifest, key: SecretBytes, write: Callable[[bytes], object]) -> None:
     joiner = Joiner(key, manifest.small.held(), padding_bytes=manifest.padding_bytes, sink=write)
     try:
         model = (await join(cdn, manifest.big.name, joiner, most_bytes=manifest.big.size)).model
@@ -244,10 +246,10 @@ def _public_key(settings: Settings, layout: Layout, file: Path | None) -> Public
         ) from error
 
 
-def _model_key(settings: PublishSettings) -> bytes:
+def _model_key(settings: PublishSettings) -> SecretBytes:
     if settings.model_key is None:
         raise OperatorError("there is no model key, so nothing can be decrypted. Set AZAION_MODEL_KEY, then: azaion-daemon config render")
-    return aes_key(settings.model_key.get_secret_value())
+    return aes_key(settings.model_key)
 
 
 @asynccontextmanager

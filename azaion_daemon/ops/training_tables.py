@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from azaion_daemon.ops.job_log import printable
+from azaion_daemon.logs.tidying import printable
 from azaion_daemon.ops.tables import moment, table
 
 _WIDTH = 120

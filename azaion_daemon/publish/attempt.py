@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
+from pydantic import SecretBytes
+
 from azaion_daemon.errors import OutsideError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError, NoSuchObjectError
@@ -233,7 +235,7 @@ async def abort_all(cdn: CdnClient, uploads: Iterable[Upload]) -> None:
         log.info("cdn.upload_aborted", key=upload.key, aborted=await cdn.abort(upload))
 
 
-async def resumable(records: ReleaseRecords, serial: int, key: bytes) -> ReleaseRecord | None:
+async def resumable(records: ReleaseRecords, serial: int, key: SecretBytes) -> ReleaseRecord | None:
     """The record of an earlier attempt that a new one can go on from."""
     record = await asyncio.to_thread(records.load, serial)
     if record is None:

@@ -6,6 +6,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import SecretBytes
+
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.publish.cdn import CdnClient, CdnRefusedError, NoSuchObjectError
 from azaion_daemon.publish.cipher import BLOCK_BYTES, CipherError
@@ -51,7 +53,7 @@ class PublishedChecker:
         cdn: CdnClient,
         platform: PlatformClient,
         keys: Sequence[PublicKey],
-        model_key: bytes,
+        model_key: SecretBytes,
         *,
         last_serial: int = 0,
     ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
+from pydantic import SecretBytes
 
 from azaion_daemon.errors import ReleaseError
 
@@ -27,9 +28,9 @@ def ciphertext_size(plaintext_size: int) -> int:
 class Encryptor:
     """Encrypts a stream in pieces of any size. `iv` is the first piece of the ciphertext and is not given out again by `update`."""
 
-    def __init__(self, key: bytes, iv: bytes | None = None) -> None:
+    def __init__(self, key: SecretBytes, iv: bytes | None = None) -> None:
         self.iv = os.urandom(BLOCK_BYTES) if iv is None else iv
-        self._cipher = Cipher(algorithms.AES(key), modes.CBC(self.iv)).encryptor()
+        self._cipher = Cipher(algorithms.AES(key.get_secret_value()), modes.CBC(self.iv)).encryptor()
         self._size = 0
 
     def update(self, plaintext: bytes | memoryview) -> bytes:
@@ -55,8 +56,8 @@ class Decryptor:
         CipherError: In `finish`, when the end is not that of something encrypted with this key.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self._algorithm = algorithms.AES(key)
+    def __init__(self, key: SecretBytes) -> None:
+        self._algorithm = algorithms.AES(key.get_secret_value())
         self._head = b""
         self._decrypt: Callable[[bytes | memoryview], bytes] | None = None
         self._padding = PKCS7(BLOCK_BYTES * 8).unpadder()
@@ -87,13 +88,13 @@ class Decryptor:
             raise CipherError("these bytes were encrypted with another key, or are damaged. Compare the key on both sides.") from None
 
 
-def encrypt(plaintext: bytes, key: bytes) -> bytes:
+def encrypt(plaintext: bytes, key: SecretBytes) -> bytes:
     """Encrypt what fits into memory."""
     encryptor = Encryptor(key)
     return encryptor.iv + encryptor.update(plaintext) + encryptor.finish()
 
 
-def decrypt(ciphertext: bytes, key: bytes) -> bytes:
+def decrypt(ciphertext: bytes, key: SecretBytes) -> bytes:
     """Decrypt what fits into memory.
 
     Raises:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import aiofiles
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from azaion_daemon.errors import OperatorError, ReleaseError
 from azaion_daemon.logs import get_logger
@@ -25,6 +25,13 @@ class CdnCredentials(BaseModel):
     downloader_access_secret: SecretStr = Field(min_length=1)
     uploader_access_key: str = Field(min_length=1)
     uploader_access_secret: SecretStr = Field(min_length=1)
+
+    @field_validator("host")
+    @classmethod
+    def _without_password(cls, host: str) -> str:
+        if "@" in host:
+            raise ValueError("must not hold a user or a password")
+        return host
 
     @property
     def endpoint(self) -> str:

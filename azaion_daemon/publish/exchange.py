@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from pydantic import SecretStr
 
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.sections import ApiSettings
@@ -21,7 +22,7 @@ class Session:
 
     settings: ApiSettings
     http: httpx.AsyncClient | None = None
-    token: str = ""
+    token: SecretStr | None = None
     token_ends_at: float = 0.0  # monotonic
     not_before: float = 0.0  # monotonic
     login: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from pydantic import SecretStr
+
+from azaion_daemon.children import inherited
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import replace_durably, storage, storage_error
 
@@ -29,15 +32,15 @@ Run = Callable[..., str]
 """Runs a command and gives its output, empty when it is missing or fails."""
 
 
-async def hardware_string(configured: str | None, kept: Path) -> str:
+async def hardware_string(configured: SecretStr | None, kept: Path) -> SecretStr:
     """The configured string, else the one kept in a file, else computed now and kept there (mode 0600).
 
     Raises:
         StorageError: The file cannot be read or written.
     """
-    if configured:
+    if configured is not None and configured.get_secret_value():
         return configured
-    return await asyncio.to_thread(_kept_or_computed, kept)
+    return SecretStr(await asyncio.to_thread(_kept_or_computed, kept))
 
 
 def compute(system: Path = Path("/"), run: Run | None = None) -> str:
@@ -50,13 +53,14 @@ def compute(system: Path = Path("/"), run: Run | None = None) -> str:
     return ". ".join(f"{name}: {' '.join(value.split()) or _ABSENT}" for name, value in values.items())
 
 
-def masked(hardware: str) -> str:
+def masked(hardware: SecretStr) -> str:
     """A hardware string as it may be shown and logged: what belongs to this one machine alone, the drive's serial, is hidden.
 
     With the serial it would be half of the key that opens what the platform hands out. Of a string in another form little is shown.
     """
-    known, label, serial = hardware.partition(_SERIAL_LABEL)
-    shown, hidden = (f"{known}{label}", serial) if label else ("", hardware)
+    whole = hardware.get_secret_value()
+    known, label, serial = whole.partition(_SERIAL_LABEL)
+    shown, hidden = (f"{known}{label}", serial) if label else ("", whole)
     return f"{shown}{hidden[: len(hidden) // 4][:_SHOWN]}*** of {len(hidden)} characters"
 
 
@@ -94,7 +98,7 @@ def _run(*command: str) -> str:
             capture_output=True,
             check=False,
             timeout=_COMMAND_TIMEOUT_S,
-            env={**os.environ, "LC_ALL": "C"},
+            env={**inherited(), "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
+from pydantic import SecretBytes
+
 from azaion_daemon.errors import ReleaseError
 from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.cipher import Decryptor
@@ -35,7 +37,7 @@ class Joiner:
 
     def __init__(
         self,
-        key: bytes,
+        key: SecretBytes,
         small: bytes,
         *,
         padding_bytes: int = 0,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from azaion_daemon.children import inherited
+
 _LIMIT_S = 300
 
 
@@ -35,6 +37,7 @@ class Loading:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=inherited(prefixes=["OMP_"]),
         )
 
     def __enter__(self) -> Self:

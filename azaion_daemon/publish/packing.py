@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import SecretBytes
+
 from azaion_daemon.errors import ReleaseError, StorageError
 from azaion_daemon.health import beat
 from azaion_daemon.publish.cipher import BLOCK_BYTES, Encryptor, ciphertext_size
@@ -94,7 +96,7 @@ def _reading(model: Path) -> Iterator[None]:
         raise
 
 
-def small_part(key: bytes, iv: bytes | None = None) -> bytes:
+def small_part(key: SecretBytes, iv: bytes | None = None) -> bytes:
     """A `.small`: it holds nothing but the IV and encrypted padding, so it is the same for every model under one key and IV."""
     encryptor = Encryptor(key, iv)
     return encryptor.iv + encryptor.update(PADDING[: SMALL_BYTES - BLOCK_BYTES])
@@ -111,7 +113,7 @@ class BigPart(io.RawIOBase):
         StorageError: The model cannot be read.
     """
 
-    def __init__(self, model: Path, key: bytes, small: bytes, *, expected_sha256: str | None = None) -> None:
+    def __init__(self, model: Path, key: SecretBytes, small: bytes, *, expected_sha256: str | None = None) -> None:
         super().__init__()
         self._path = model
         self._encryptor = Encryptor(key, small[:BLOCK_BYTES])

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import SecretBytes
+
 from azaion_daemon.errors import ReleaseError
 from azaion_daemon.publish.cdn import CdnClient
 from azaion_daemon.publish.joining import Joined, Joiner, join
@@ -26,7 +28,7 @@ class Parts:
     cdn: CdnClient
     platform: PlatformClient
     settings: PublishSettings
-    key: bytes
+    key: SecretBytes
 
     async def put_small(self, name: str, small: bytes) -> SmallVerified:
         """Upload a `.small` and read it back, or look for it in the listing where the server hands out no files."""

@@ -18,10 +18,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from pydantic import SecretStr
 
 from azaion_daemon.errors import OutsideError
 from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.publish import answers
 from azaion_daemon.publish.cipher import CipherError, decrypt
 from azaion_daemon.publish.exchange import Session, document, endpoint, exchange
@@ -102,6 +104,7 @@ class PlatformClient:
         self._kept_hardware = kept_hardware
         self._kept_refusal = None if kept_refusal is None else RefusedLogin(kept_refusal)
         self._retry = retry
+        self._repeats = Repeats()
         self.retries = 0
         """How many requests were repeated since the start."""
 
@@ -140,7 +143,7 @@ class PlatformClient:
             session.calls -= 1
             await self._close_retired()
 
-    async def hardware(self) -> str:
+    async def hardware(self) -> SecretStr:
         """The hardware string that this machine shows the platform."""
         return await hardware_string(self._session.settings.hardware, self._kept_hardware)
 
@@ -155,7 +158,8 @@ class PlatformClient:
 
     async def check_hardware(self) -> None:
         """Ask whether the account may work from this machine; an error if not."""
-        await self._call("POST", "/resources/check", json={"hardware": await self.hardware()})
+        hardware = await self.hardware()
+        await self._call("POST", "/resources/check", hardware, json={"hardware": hardware.get_secret_value()})
 
     async def get_resource(self, folder: str, name: str) -> bytes:
         """Fetch and decrypt a file.
@@ -165,11 +169,10 @@ class PlatformClient:
             NotServedError: This server hands out no files.
         """
         settings, hardware = self._session.settings, await self.hardware()
-        password = settings.password.get_secret_value()
-        body = {"password": password, "hardware": hardware, "fileName": name}
-        answer = await self._call("POST", endpoint("/resources/get", folder), json=body)
+        body = {"password": settings.password.get_secret_value(), "hardware": hardware.get_secret_value(), "fileName": name}
+        answer = await self._call("POST", endpoint("/resources/get", folder), hardware, json=body)
         try:
-            return decrypt(answer.content, aes_key(api_key(settings.email, password, hardware)))
+            return decrypt(answer.content, aes_key(api_key(settings.email, settings.password, hardware)))
         except CipherError as error:
             raise PlatformError(
                 f"The platform at {settings.url.host} sent {name} encrypted for another account, password or machine. "
@@ -190,8 +193,8 @@ class PlatformClient:
             raise _unreadable(self._session, answer)
         return names
 
-    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """A call with a token; a token that is refused is replaced once."""
+    async def _call(self, method: str, path: str, hardware: SecretStr | None = None, **request: Any) -> httpx.Response:
+        """A call with a token; a token that is refused is replaced once. `hardware` is the string that is sent with it."""
         session = self._session
         session.calls += 1
         try:
@@ -201,7 +204,7 @@ class PlatformClient:
                 token = await self._valid_token(session, refused=token)
                 answer = await self._send(session, method, path, token, **request)
             try:
-                _check(session, answer, path, hardware=masked((request.get("json") or {}).get("hardware", "")))
+                _check(session, answer, path, hardware="" if hardware is None else masked(hardware))
             except LoginRefusedError as error:
                 await self._refused(session, error)
                 raise
@@ -216,20 +219,21 @@ class PlatformClient:
         for session in idle:
             await session.close()
 
-    async def _valid_token(self, session: Session, refused: str | None = None) -> str:
+    async def _valid_token(self, session: Session, refused: SecretStr | None = None) -> SecretStr:
         async with session.login:
             if session.refusal:
                 raise LoginRefusedError(session.refusal)
             if (left_s := session.not_before - time.monotonic()) > 0:
                 message = f"{session.name} asked for patience; it is left alone for another {left_s:.0f} s."
                 raise PlatformError(message, retry_after_s=left_s)
-            if not session.token or session.token == refused or time.monotonic() >= session.token_ends_at:
+            if session.token is None or session.token == refused or time.monotonic() >= session.token_ends_at:
                 await self._heed_kept_refusal(session)
                 try:
                     await self._log_in(session)
                 except LoginRefusedError as error:
                     await self._refused(session, error)
                     raise
+            assert session.token is not None
             return session.token
 
     async def _heed_kept_refusal(self, session: Session) -> None:
@@ -239,7 +243,7 @@ class PlatformClient:
         if session.asked:
             session.asked = False
             await asyncio.to_thread(self._kept_refusal.forget)
-        elif not session.token and (why := await asyncio.to_thread(self._kept_refusal.load, session.settings)):
+        elif session.token is None and (why := await asyncio.to_thread(self._kept_refusal.load, session.settings)):
             session.refusal = why
             raise LoginRefusedError(why)
 
@@ -250,18 +254,18 @@ class PlatformClient:
 
     async def _log_in(self, session: Session) -> None:
         body = {"email": session.settings.email, "password": session.settings.password.get_secret_value()}
-        answer = await self._send(session, "POST", _LOGIN, "", json=body)
+        answer = await self._send(session, "POST", _LOGIN, None, json=body)
         _check(session, answer, _LOGIN)
         token = answers.token(document(answer))
         if token is None:
             raise _unreadable(session, answer)
-        session.token = token
+        session.token = SecretStr(token)
         session.token_ends_at = time.monotonic() + answers.usable_s(token, now=time.time())
         log.info("platform.login", email=session.settings.email)
 
-    async def _send(self, session: Session, method: str, path: str, token: str, **request: Any) -> httpx.Response:
+    async def _send(self, session: Session, method: str, path: str, token: SecretStr | None, **request: Any) -> httpx.Response:
         """One request, repeated while the cause may pass. The answer may still be a refusal."""
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}"} if token is not None else {}
         attempt = 1
         while True:
             cause: Exception | None = None
@@ -273,6 +277,7 @@ class PlatformClient:
                 repeatable = path != _LOGIN or isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
             else:
                 if answer.status_code not in _PASSING:
+                    self._repeats.clear(method, path)
                     return answer
                 asked_s = answers.retry_after_s(
                     answer.headers.get("Retry-After"), document(answer), date=answer.headers.get("Date"), now=time.time()
@@ -288,7 +293,16 @@ class PlatformClient:
                 message = f"{session.name} does not answer {path}: {why}.{after}{hint} Try again later."
                 raise PlatformError(message, retry_after_s=asked_s) from cause
             wait_s = self._retry.wait_s(attempt, asked_s)
-            log.warning("platform.retry", call=f"{method} {path}", why=why, attempt=attempt, retry_in_s=round(wait_s, 1))
+            if (seen := self._repeats.count(method, path, why)) is not None:
+                log.warning(
+                    "platform.retry",
+                    call=f"{method} {path}",
+                    why=why,
+                    attempt=attempt,
+                    retry_in_s=round(wait_s, 1),
+                    repeated=seen.times,
+                    for_s=seen.for_s,
+                )
             self.retries += 1
             with waiting_for(f"the platform: {why}"):
                 await asyncio.sleep(wait_s)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from azaion_daemon.children import inherited
 from azaion_daemon.errors import ReleaseError
 from azaion_daemon.health import waiting_for
 
@@ -61,6 +62,7 @@ class OnnxProbe:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=inherited(prefixes=["OMP_"]),
         )
         try:
             with waiting_for("the process that tries the model"):

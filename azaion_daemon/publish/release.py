@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import SecretBytes
+
 from azaion_daemon.errors import AzaionError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.attempt import Attempt, Order, Surroundings, abort_all, resumable
@@ -99,7 +101,7 @@ class Publisher:
             settings, around = self._settings, self._around
             if settings.model_key is None:
                 raise ModelKeyMissingError("No model key is configured, so releases wait. Set AZAION_MODEL_KEY and reload.")
-            key = aes_key(settings.model_key.get_secret_value())
+            key = aes_key(settings.model_key)
             digests = await asyncio.to_thread(model_digests, model)
             if sha256 not in {None, digests.model}:
                 raise ReleaseError(f"{model} is not the model that was accepted any more. Restore it from a backup, or train again.")
@@ -137,7 +139,7 @@ class Publisher:
             credentials, settings.bucket, region=settings.cdn_region, ca_file=settings.cdn_ca_file, journal=journal, retried=retried
         )
 
-    async def _attempt(self, settings: PublishSettings, key: bytes, around: Surroundings, order: Order) -> Published:
+    async def _attempt(self, settings: PublishSettings, key: SecretBytes, around: Surroundings, order: Order) -> Published:
         """Try with the credentials as they are, and once more with fresh ones if these are refused and others are to be had."""
 
         async def with_credentials(credentials: CdnCredentials) -> Published:

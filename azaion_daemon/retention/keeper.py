@@ -9,6 +9,7 @@ from typing import Never
 
 from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.retention.facts import living_workers, look_at_disk
 from azaion_daemon.retention.removal import name_of, remove, set_aside, set_aside_before
 from azaion_daemon.retention.rules import Decision, Facts, Fate, decide
@@ -52,6 +53,7 @@ class Keeper:
         self._prune = prune
         self._installing = installing
         self._patience_s = patience_s
+        self._repeats = Repeats()
         self._clock = clock
         self._due = asyncio.Event()
 
@@ -85,14 +87,20 @@ class Keeper:
             installing = not await self._remove_models()
             decision, unreadable = await self._decide(all_models=installing)  # once more: what only those that went referred to may go too
             for why in unreadable:
-                log.warning("retention.failed", name=None, why=why)
+                self._failed(None, why)
         except OSError as error:
-            log.warning("retention.failed", name=None, why=str(error))
+            self._failed(None, str(error))
             return
         await self._carry_out(decision)
         await self._prune_evaluations()
         if self._prune is not None:
             await self._prune()
+
+    def _failed(self, path: Path | None, why: str) -> None:
+        """Say what cannot be read or removed. Many jobs a day make many passes."""
+        name = None if path is None else str(path)
+        if (seen := self._repeats.count(name, why)) is not None:
+            log.warning("retention.failed", name=name, why=why, repeated=seen.times, for_s=seen.for_s)
 
     async def _remove_models(self) -> bool:
         """Remove the models that may go; False while another one is being installed, which on a full disk waits for what goes here."""
@@ -131,7 +139,7 @@ class Keeper:
         try:
             pruned = await asyncio.to_thread(prune_evaluations, self._layout.evaluations, _EVALUATIONS)
         except OSError as error:
-            log.warning("retention.failed", name=str(self._layout.evaluations), why=str(error))
+            self._failed(self._layout.evaluations, str(error))
         else:
             if pruned:
                 log.info("retention.evaluations_pruned", evaluations=pruned)
@@ -171,7 +179,7 @@ class Keeper:
         except FileNotFoundError:
             return None
         except OSError as error:
-            log.warning("retention.failed", name=str(parent / name), why=str(error))
+            self._failed(parent / name, str(error))
             return None
 
     async def _empty(self, aside: Path, name: str, why: str) -> None:
@@ -187,7 +195,7 @@ class Keeper:
                 with waiting_for("others to have their turn at the disk"):
                     await asyncio.sleep(max(_PAUSE_S, time.monotonic() - began))
         except OSError as error:
-            log.warning("retention.failed", name=str(aside), why=str(error))
+            self._failed(aside, str(error))
         else:
             log.info("retention.removed", directory=str(aside.parent), name=name, why=why, freed_bytes=freed)
 

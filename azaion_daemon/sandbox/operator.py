@@ -99,6 +99,7 @@ class RunningDaemon:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         if kind is None:
             self.stop()
+            self._check_events()
             return
         if self.process.poll() is None:
             self.kill()
@@ -176,6 +177,11 @@ class RunningDaemon:
             if time.monotonic() > deadline:
                 raise SandboxError(f"waited {limit_s:.0f} s in vain for {what}; see {self._operator.log}")
             time.sleep(_POLL_S)
+
+    def _check_events(self) -> None:
+        outside = [event["message"] for event in self.events() if event.get("category") == "UncataloguedWarning"]
+        if outside:
+            raise SandboxError(f"the daemon has logged what is not in the catalogue: {'; '.join(outside)}")
 
     def _last_words(self) -> str:
         lines = self._operator.log.read_text().splitlines()

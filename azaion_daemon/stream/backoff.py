@@ -1,7 +1,6 @@
-"""How long to wait between attempts, and which of many equal failures to log."""
+"""How long to wait between attempts."""
 
 import random
-from collections import Counter
 
 FIRST_CEILING_S = 0.5
 LONGEST_CEILING_S = 30.0
@@ -18,20 +17,3 @@ def pause_s(failures: int, chance: random.Random) -> float:
     Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
     return chance.uniform(0.0, ceiling_s(failures))
-
-
-class Repeats:
-    """Counts equal reasons, and picks the ones to log: the first, the second, the fourth, the eighth, and so on."""
-
-    def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
-
-    def count(self, why: str) -> int:
-        """How often this reason was seen by now, this time included, if it is to be logged; else 0."""
-        self._seen[why] += 1
-        seen = self._seen[why]
-        return seen if seen & (seen - 1) == 0 else 0
-
-    def clear(self) -> None:
-        """Begin anew, after a success."""
-        self._seen.clear()

@@ -18,9 +18,10 @@ from rstream import OffsetType
 from azaion_daemon.errors import ConfigError, OutsideError, StreamMismatchError
 from azaion_daemon.health import strand, waiting_for
 from azaion_daemon.logs import get_logger
+from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.sections import StreamSettings
 from azaion_daemon.store.records import Position
-from azaion_daemon.stream.backoff import LONGEST_CEILING_S, Repeats, pause_s
+from azaion_daemon.stream.backoff import LONGEST_CEILING_S, pause_s
 from azaion_daemon.stream.cancelling import end
 from azaion_daemon.stream.events import RawMessage
 from azaion_daemon.stream.health import StreamHealth
@@ -135,10 +136,10 @@ class StreamConsumer:
 
     async def _pause(self, why: str, pause: float) -> None:
         self.health.connected, self.health.why = False, why
-        repeated = self._repeats.count(why)
-        self._said = repeated > 0
-        if repeated:
-            log.warning("stream.disconnected", why=why, retry_in_s=round(pause, 1), repeated=repeated)
+        seen = self._repeats.count(why)
+        self._said = seen is not None
+        if seen is not None:
+            log.warning("stream.disconnected", why=why, retry_in_s=round(pause, 1), repeated=seen.times, for_s=seen.for_s)
         with suppress(TimeoutError), waiting_for(f"the broker: {why}"):
             async with asyncio.timeout(pause):
                 await self._reconfigured.wait()

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from azaion_daemon.errors import TrainingError
-from azaion_daemon.training.interpreter import inherited
+from azaion_daemon.training.interpreter import worker_environment
 
 WORKER_S = 120.0
 """So long a worker may take to import everything, from a disk that is slow and busy."""
@@ -50,7 +50,7 @@ async def ask_worker(python: str, model: str, environment: Mapping[str, str], *,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=home,
-                env=inherited(environment),
+                env=worker_environment(environment),
                 start_new_session=True,
             )
         except OSError as error:

@@ -8,10 +8,9 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-# What a worker inherits. Everything else stays here: the daemon's environment holds passwords.
-_INHERITED = frozenset({"HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER"})
-_INHERITED_PREFIXES = ("CUDA_", "LC_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_")
+from azaion_daemon.children import inherited
 
+_INHERITED_PREFIXES = ("CUDA_", "NCCL_", "NVIDIA_", "OMP_", "PYTORCH_", "TORCH_")
 _MODULE = "azaion_daemon.training.worker"
 _PROBE_S = 60.0
 
@@ -21,9 +20,9 @@ def worker_command(python: str = sys.executable) -> tuple[str, ...]:
     return (python, "-P", "-u", "-m", _MODULE)
 
 
-def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """What a worker gets of the daemon's environment."""
-    return {name: value for name, value in environment.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)}
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a worker gets of the daemon's environment. Not where modules are looked for: a job may run with another release than ours."""
+    return inherited(environment, prefixes=_INHERITED_PREFIXES, without={"PYTHONPATH"})
 
 
 def has_worker(python: str) -> bool:
@@ -36,6 +35,7 @@ def has_worker(python: str) -> bool:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=_PROBE_S,
+            env=inherited(without={"PYTHONPATH"}),
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -23,7 +23,7 @@ from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.store.durable import storage_error
 from azaion_daemon.training.gpus import Gpus, not_given_back
-from azaion_daemon.training.interpreter import has_worker, inherited, worker_command
+from azaion_daemon.training.interpreter import has_worker, worker_command, worker_environment
 from azaion_daemon.training.jobs import Identity, JobDirectory, JobResult, Progress
 from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.processes import (
@@ -98,7 +98,7 @@ class WorkerPool:
         oom_kills: Callable[[], int] = oom_kills,
     ) -> None:
         self._command = None if command is None else tuple(command)
-        self._environment = inherited(environment)
+        self._environment = worker_environment(environment)
         self._progress_s = progress_s
         self._grace_s = grace_s
         self._patience_s = patience_s

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from azaion_daemon.publish.cdn import PART_BYTES, CdnClient
 from azaion_daemon.publish.cipher import encrypt
 from azaion_daemon.publish.credentials import CdnCredentials, parse_credentials
@@ -26,7 +28,7 @@ from tests.benchmarks._common import at_least, at_most, finish, progress, restar
 
 MOST_MEMORY_MB = 64.0
 LEAST_SPEED = 0.8
-KEY = aes_key("benchmark")
+KEY = aes_key(SecretStr("benchmark"))
 BARE_PART_BYTES = 8 << 20
 BARE_PARTS_IN_FLIGHT = 4
 

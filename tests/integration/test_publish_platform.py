@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import HttpUrl, SecretStr
+from structlog.testing import capture_logs
 
 from azaion_daemon.errors import OperatorError
 from azaion_daemon.publish.platform import (
@@ -53,6 +54,18 @@ async def connect(platform_api: PlatformApi, platform_user: User, tmp_path: Path
 def generation(request: pytest.FixtureRequest, platform_api: PlatformApi) -> str:
     platform_api.generation = request.param
     return str(request.param)
+
+
+async def test_a_call_that_fails_again_and_again_is_told_ever_more_rarely_until_it_works(
+    connect: Connect, platform_api: PlatformApi
+) -> None:
+    client = connect(retry=RetryRule(attempts=30, first_s=0.001, most_s=0.001))
+    with capture_logs() as logs:
+        for status in (500, 500, 502):
+            platform_api.fail_next("/users/current", status, times=10)
+            await client.current_user()
+    told = [(entry["why"].split()[1], entry["repeated"]) for entry in logs if entry["event"] == "platform.retry"]
+    assert told == [(status, times) for status in ("500", "500", "502") for times in (1, 2, 4, 8)]
 
 
 async def test_uploads_lists_and_asks_on_either_generation(connect: Connect, platform_api: PlatformApi, generation: str) -> None:

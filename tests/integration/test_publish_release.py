@@ -271,7 +271,7 @@ async def test_any_flipped_bit_in_what_is_stored_is_found(world: World, front: t
     record = ReleaseRecords(world.layout.releases).load(1)
     assert record is not None
     whole = await world.big(PartNames.versioned(world.name, 1).big)
-    key = aes_key(MODEL_KEY)
+    key = aes_key(SecretStr(MODEL_KEY))
     async with world.client() as client, CdnClient(world.credentials, "models", region=world.store.region) as cdn:
         parts = Parts(cdn, client, world.settings, key)
         for place in (0, 15, 16, 1100, 25_000, len(whole) - 17, len(whole) - 1):

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import SecretStr
 
 from azaion_daemon.cli.common import Commands
 from azaion_daemon.cli.published import fetch, key, rollback, verify
@@ -316,7 +317,7 @@ def test_a_manifest_below_what_this_root_has_published_is_an_old_one(place: Plac
 
 def sign_by_hand(place: Place, content: bytes) -> None:
     """Publish anything as release 1, as somebody would who has every key."""
-    names, file, model_key = PartNames.versioned(place.name, 1), place.file(1, content), aes_key(MODEL_KEY)
+    names, file, model_key = PartNames.versioned(place.name, 1), place.file(1, content), aes_key(SecretStr(MODEL_KEY))
     small = small_part(model_key)
     with BigPart(file, model_key, small) as big:
         ciphertext = big.readall()
@@ -368,7 +369,7 @@ def test_a_small_of_another_release_goes_with_any_big_and_that_is_said(place: Pl
     assert "it is another release's, which goes with any .big" in result.stdout
 
 
-@pytest.mark.parametrize("content", [bytes(3072), small_part(aes_key("another model key"), bytes(16))])
+@pytest.mark.parametrize("content", [bytes(3072), small_part(aes_key(SecretStr("another model key")), bytes(16))])
 def test_a_small_that_goes_with_no_big_is_not_taken_for_another_releases(place: Place, content: bytes) -> None:
     place.publish(1)
     place.platform_api.resources.write("models", f"{place.name}.small", content)

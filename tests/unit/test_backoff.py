@@ -1,10 +1,10 @@
-"""How long to wait, and what to say of it."""
+"""How long to wait."""
 
 import random
 
 import pytest
 
-from azaion_daemon.stream.backoff import FIRST_CEILING_S, LONGEST_CEILING_S, Repeats, ceiling_s, pause_s
+from azaion_daemon.stream.backoff import FIRST_CEILING_S, LONGEST_CEILING_S, ceiling_s, pause_s
 
 
 @pytest.mark.parametrize(("failures", "ceiling"), [(1, 0.5), (2, 1.0), (3, 2.0), (6, 16.0), (7, 30.0), (8, 30.0), (1_000_000, 30.0)])
@@ -18,11 +18,3 @@ def test_the_jitter_is_full() -> None:
     assert 0.95 * LONGEST_CEILING_S < max(pauses) <= LONGEST_CEILING_S
     assert sum(pauses) / len(pauses) == pytest.approx(LONGEST_CEILING_S / 2, rel=0.05)
     assert pause_s(1, random.Random(0)) <= FIRST_CEILING_S
-
-
-def test_the_same_reason_again_is_said_ever_more_rarely() -> None:
-    repeats = Repeats()
-    assert [repeats.count("away") for _ in range(9)] == [1, 2, 0, 4, 0, 0, 0, 8, 0]
-    assert repeats.count("refused") == 1
-    repeats.clear()
-    assert repeats.count("away") == 1

@@ -1,14 +1,19 @@
 """How a batch is divided, how fast ingest is, and when it waits for space."""
 
 import asyncio
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from azaion_daemon.errors import DiskFullError, StorageError
 from azaion_daemon.ingest.space import Space
 from azaion_daemon.ingest.staging import StagedMessage, in_portions
-from azaion_daemon.ingest.state import Rate
+from azaion_daemon.ingest.state import IngestState, Rate
+from azaion_daemon.ingest.writer import Plan
+from azaion_daemon.store.layout import Home
 from azaion_daemon.stream.events import BulkEvent, Decoded, Status
 from tests.unit.builders import event
 
@@ -122,3 +127,66 @@ async def test_after_giving_up_a_step_without_room_fails(tmp_path: Path) -> None
     space.give_up()
     with pytest.raises(DiskFullError):
         await space.repeat(step)
+
+
+def quarantined(position: int, why: str) -> StagedMessage:
+    return StagedMessage(Decoded(position, b"d", None, why), None, 10)
+
+
+def said_of(batches: Iterable[list[StagedMessage]]) -> list[EventDict]:
+    state = IngestState(dict.fromkeys(Home, 0))
+    with capture_logs() as logs:
+        for batch in batches:
+            state.batch_done(batch, Plan(), seconds=0.1)
+    return [entry for entry in logs if entry["event"] != "ingest.batch"]
+
+
+def test_a_producer_gone_mad_does_not_bury_the_log() -> None:
+    batches = [[quarantined(number * 200 + one, f"the name 'x{one}' is {one} bytes long") for one in range(200)] for number in range(50)]
+    said = said_of(batches)
+    assert [(entry["position"], entry["count"], entry["repeated"]) for entry in said] == [
+        (0, 200, 200),
+        (200, 200, 400),
+        (600, 200, 800),
+        (1400, 200, 1600),
+        (3000, 200, 3200),
+        (6200, 200, 6400),
+    ]
+
+
+def test_another_reason_for_the_quarantine_is_said_among_many_of_one() -> None:
+    flood = [[quarantined(number, "no map")] * 100 for number in range(20)]
+    said = said_of([*flood, [quarantined(1, "no map"), quarantined(2, "no image")]])
+    assert [entry["why"] for entry in said][-1] == "no image"
+
+
+def test_of_ever_new_reasons_a_few_are_said_and_the_rest_counted() -> None:
+    letters = [quarantined(number, f"reason {chr(97 + number)}") for number in range(20)]
+    said = said_of([letters])
+    assert len(said) == 6
+    assert sum(entry["count"] for entry in said) == 20
+
+
+def test_unknown_roles_are_said_once_each_and_not_for_ever() -> None:
+    def of_role(role: int) -> StagedMessage:
+        return StagedMessage(Decoded(role, b"d", event(position=role, role=role), None), None, 10)
+
+    said = said_of([[of_role(15), of_role(16), of_role(15)], [of_role(15)], [of_role(17)]])
+    assert [(entry["roles"], entry["position"]) for entry in said] == [([15, 16], 15), ([17], 17)]
+    assert len(said_of([of_role(role)] for role in range(10_000, 20_000))) == 100
+
+
+async def test_a_disk_on_the_edge_does_not_bury_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azaion_daemon.ingest.space._POLL_S", 0.001)
+    space = Space(tmp_path)
+    with capture_logs() as logs:
+        for _ in range(20):
+            full = iter([DiskFullError("no space left for ledger.db")])
+
+            async def step(full: Iterator[DiskFullError] = full) -> None:
+                for error in full:
+                    raise error
+
+            await space.repeat(step)
+    said = [(entry["event"], entry.get("repeated")) for entry in logs]
+    assert said == [(event, times) for number in (1, 2, 4, 8, 16) for event, times in (("ingest.paused", number), ("ingest.resumed", None))]

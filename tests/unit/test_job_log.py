@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from azaion_daemon.ops.job_log import log_lines, printable
+from azaion_daemon.logs.tidying import printable
+from azaion_daemon.ops.job_log import log_lines
 
 
 class Following:

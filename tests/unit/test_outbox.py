@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from azaion_daemon.errors import DiskFullError, OutsideError, StorageError
 from azaion_daemon.outbox import BeforeSwap, Outbox, Tries, pause_after_start_s, pause_s, settled, shown
@@ -310,6 +311,20 @@ async def test_other_settings_begin_an_attempt_anew(site: Site) -> None:
         await site.until(lambda: len(site.publisher.calls) == 2)
         site.publisher.may_swap.set()
         await site.until(lambda: site.publisher.done)
+
+
+async def test_why_a_release_waits_is_said_at_once_when_it_changes_and_else_ever_more_rarely(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("azaion_daemon.outbox.pause_s", lambda *_: 0.0)
+    away, refused = OutsideError("away"), OutsideError("refused")
+    site.publisher.failures = [away, away, away, refused, away]
+    await site.trained("a")
+    with capture_logs() as logs:
+        async with site.running():
+            await site.until(lambda: site.publisher.done)
+    told = [(entry["why"], entry["repeated"]) for entry in logs if entry["event"] == "release.waiting"]
+    assert told == [("away", 1), ("away", 2), ("refused", 1), ("away", 4)]
 
 
 async def test_a_serial_that_was_published_before_is_raised(site: Site) -> None:

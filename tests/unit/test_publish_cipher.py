@@ -8,18 +8,19 @@ from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretBytes, SecretStr
 
 from azaion_daemon.publish.cipher import CipherError, Decryptor, Encryptor, ciphertext_size, decrypt, encrypt
 from azaion_daemon.publish.keys import aes_key
 
-KEY = aes_key("a model key")
+KEY = aes_key(SecretStr("a model key"))
 IV = bytes(range(16))
 
 
-def reference(plaintext: bytes, iv: bytes = IV, key: bytes = KEY) -> bytes:
+def reference(plaintext: bytes, iv: bytes = IV, key: SecretBytes = KEY) -> bytes:
     """The layout written out: IV, then AES-256-CBC of the PKCS#7-padded plaintext."""
     padder = padding.PKCS7(128).padder()
-    encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
+    encryptor = Cipher(algorithms.AES(key.get_secret_value()), modes.CBC(iv)).encryptor()
     return iv + encryptor.update(padder.update(plaintext) + padder.finalize()) + encryptor.finalize()
 
 
@@ -64,7 +65,7 @@ def test_a_cut_that_is_no_multiple_of_16_is_refused(plaintext: bytes, length: in
 
 def test_another_key_is_refused_by_the_padding() -> None:
     with pytest.raises(CipherError, match="another key"):
-        decrypt(reference(b"a model"), aes_key("wrong"))
+        decrypt(reference(b"a model"), aes_key(SecretStr("wrong")))
 
 
 def test_what_was_never_encrypted_is_refused() -> None:
@@ -74,7 +75,7 @@ def test_what_was_never_encrypted_is_refused() -> None:
 
 def test_a_known_answer() -> None:
     """NIST SP 800-38A, F.2.5: CBC-AES256.Encrypt."""
-    key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
+    key = SecretBytes(bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4"))
     plaintext = bytes.fromhex(
         "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411e5fbc1191a0a52eff69f2445df4f9b17ad2b417be66c3710"
     )

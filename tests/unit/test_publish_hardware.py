@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from azaion_daemon.errors import StorageError
 from azaion_daemon.publish.hardware import compute, hardware_string, may_be_kept
@@ -136,18 +137,18 @@ def test_in_a_container_the_first_drive_of_the_host_stands_in(machine: Machine) 
 
 async def test_the_configured_string_goes_first(tmp_path: Path) -> None:
     kept = tmp_path / "hardware.txt"
-    assert await hardware_string("CPU: registered", kept) == "CPU: registered"
+    assert await hardware_string(SecretStr("CPU: registered"), kept) == SecretStr("CPU: registered")
     assert not kept.exists()
 
 
 async def test_it_is_computed_once_and_kept_for_the_daemon_alone(tmp_path: Path) -> None:
     kept = tmp_path / "hardware.txt"
-    first = await hardware_string(None, kept)
+    first = (await hardware_string(None, kept)).get_secret_value()
     assert first.startswith("CPU: ")
     assert not first.endswith(".")
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     kept.write_text("CPU: before the new memory module\n")
-    assert await hardware_string(None, kept) == "CPU: before the new memory module"
+    assert await hardware_string(None, kept) == SecretStr("CPU: before the new memory module")
 
 
 async def test_a_file_that_cannot_be_read_is_an_error_and_not_a_new_string(tmp_path: Path) -> None:

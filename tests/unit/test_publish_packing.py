@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from pydantic import SecretBytes, SecretStr
 
 from azaion_daemon.errors import ReleaseError
 from azaion_daemon.publish.cipher import decrypt
 from azaion_daemon.publish.keys import aes_key
 from azaion_daemon.publish.packing import PADDING, SMALL_BYTES, BigPart, ModelGoneError, model_digests, padding, small_part, split_size
 
-KEY = aes_key("a model key")
+KEY = aes_key(SecretStr("a model key"))
 
 
 def model(seed: int, width: int, doc_string: str | None = None) -> bytes:
@@ -45,7 +46,7 @@ def run(content: bytes, width: int) -> "np.typing.NDArray[np.float32]":
     return result
 
 
-def parts(path: Path, content: bytes, key: bytes = KEY) -> tuple[bytes, bytes]:
+def parts(path: Path, content: bytes, key: SecretBytes = KEY) -> tuple[bytes, bytes]:
     path.write_bytes(content)
     small = small_part(key)
     with BigPart(path, key, small) as big:

@@ -16,6 +16,7 @@ from azaion_daemon.daemon import Daemon
 from azaion_daemon.dataset.classes import load_classes
 from azaion_daemon.errors import ConfigError
 from azaion_daemon.logs import logging_to
+from azaion_daemon.logs.output import LogOutput
 from azaion_daemon.notify import Notifier
 from azaion_daemon.ops.reload import check_files, plan_reload, tell
 from azaion_daemon.reloading import LastReload, Reloader
@@ -133,7 +134,9 @@ def layout(tmp_path: Path) -> Layout:
 
 async def test_every_setting_that_is_not_marked_restart_is_told_to_the_part_that_works_with_it(layout: Layout) -> None:
     before = settings(directories={"root": str(layout.root)})
-    daemon = Daemon(before, Path("config.yaml"), layout, load_classes(layout.classes), Notifier.taken_from({}))
+    daemon = Daemon(
+        before, Path("config.yaml"), layout, load_classes(layout.classes), Notifier.taken_from({}), LogOutput(io.StringIO(), str)
+    )
     at_work: dict[str, list[Callable[[], Any]]] = {
         "api": [lambda: daemon._platform._session.settings],
         "stream": [lambda: daemon._consumer._settings],

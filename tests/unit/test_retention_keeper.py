@@ -175,6 +175,23 @@ async def test_what_cannot_be_removed_is_a_warning_and_the_rest_goes_on(
     ]
 
 
+async def test_what_cannot_be_removed_is_said_ever_more_rarely(
+    layout: Layout, ledger: LedgerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_dataset(layout, "azaion-2026-04-01", days_old=60)
+    put_dataset(layout, "azaion-2026-05-31", days_old=1, position=9)
+
+    def refuse(self: Path, target: Path) -> Path:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    keeping = keeper(layout, ledger)
+    with capture_logs() as logs:
+        for _ in range(9):
+            await keeping.make_pass()
+    assert [line["repeated"] for line in logs if line["event"] == "retention.failed"] == [1, 2, 4, 8]
+
+
 async def test_what_a_crash_left_aside_is_removed_by_the_next_pass(layout: Layout, ledger: LedgerThread) -> None:
     set_aside(put_dataset(layout, "azaion-2026-04-01", days_old=60), layout.datasets)
     again = set_aside(put_dataset(layout, "azaion-2026-04-01", days_old=60), layout.datasets)
