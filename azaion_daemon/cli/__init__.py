@@ -4,6 +4,7 @@ Standard output is data, standard error is for people. Modules are imported wher
 """
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +26,9 @@ from azaion_daemon.cli.train import train
 @click.version_option(__version__, prog_name="azaion-daemon")
 def main() -> None:
     """Turns a stream of human annotations into better detection models, unattended."""
+    from azaion_daemon.store.modes import UMASK
+
+    os.umask(UMASK)  # what is made below a root does not depend on who starts a command
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it wakes whoever holds a root's lock, and would end all but a running daemon
 
 

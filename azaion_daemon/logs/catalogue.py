@@ -35,6 +35,19 @@ CATALOGUE: dict[str, Event] = {
     ),
     "config.reload_failed": Event("error", "The new configuration cannot be used, see `error`; everything stays as it was.", ("error",)),
     "config.model_key_missing": Event("warning", "No AZAION_MODEL_KEY: models are trained, but releases wait.", ()),
+    "root.was_open": Event(
+        "warning",
+        "Others than the daemon's user could write to a directory that it trusts (`mode`); it was closed to them (`now`).",
+        ("path", "mode", "now"),
+        "Find out who opened it, and whether something lies there that nobody of yours put there. Where `now` is `mode`, it could not be "
+        "changed: do it as root (deploy/README.md, Permissions).",
+    ),
+    "secret.open": Event(
+        "warning",
+        "A file with a secret can be read by others than its owner and its group, or written by others than its owner.",
+        ("path", "mode"),
+        "chmod o-rwx,g-w it; rotate what is in it if somebody may have read it (deploy/README.md, Rotate secrets).",
+    ),
     # The stream
     "stream.connecting": Event("info", "A connection is tried; `attempt` counts since the last success.", ("host", "port", "attempt")),
     "stream.connected": Event("info", "Subscribed at `offset`.", ("stream", "offset", "start")),
