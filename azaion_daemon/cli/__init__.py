@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from azaion_daemon import __version__
+from azaion_daemon.cli.backup import backup
 from azaion_daemon.cli.common import Commands, config_option, say
 from azaion_daemon.cli.config import config
 from azaion_daemon.cli.dataset import dataset
@@ -120,5 +121,5 @@ def demo(keep: Path | None) -> None:
     sys.exit(run_demo(keep))
 
 
-for _group in (config, dataset, index, model, quarantine, sandbox, train):
+for _group in (backup, config, dataset, index, model, quarantine, sandbox, train):
     main.add_command(_group)

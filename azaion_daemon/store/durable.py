@@ -94,9 +94,9 @@ def replace_durably(path: Path, content: bytes, *, mode: int = 0o640) -> None:
         file.write(content)
 
 
-def copy_durably(source: Path, target: Path) -> None:
+def copy_durably(source: Path, target: Path, *, mode: int = 0o640) -> None:
     """Put a copy of a file in the place of another, durably, in constant memory."""
-    with source.open("rb") as original, replacing(target) as copy:
+    with source.open("rb") as original, replacing(target, mode=mode) as copy:
         shutil.copyfileobj(original, copy, _COPY_BYTES)
 
 
