@@ -22,8 +22,8 @@ IGNORED: Mapping[str, str] = {}
 """Vulnerabilities that are known and do not matter here: their id -> why not. Nothing is ignored without a reason."""
 
 LICENCES = re.compile(
-    r"(?x) MIT(-0|-CMU)? | MIT\ License | (New\ |Modified\ )?(3-Clause\ )?BSD(-[23]-Clause|\ License|\ 3-Clause)? | 0BSD | ISC(\ License.*)? "
-    r"| Zlib | CC0-1\.0 | BSL-1\.0 | Unlicense | PSF-2\.0 | Python-2\.0 | Python\ Software\ Foundation\ License | HPND "
+    r"(?x) MIT(-0|-CMU)? | MIT\ License | (New\ |Modified\ )?(3-Clause\ )?BSD(-[23]-Clause|\ License|\ 3-Clause)? | 0BSD "
+    r"| ISC(\ License.*)? | Zlib | CC0-1\.0 | BSL-1\.0 | Unlicense | PSF-2\.0 | Python-2\.0 | Python\ Software\ Foundation\ License | HPND "
     r"| Apache-2\.0(\ WITH\ LLVM-exception)? | Apache\ Software\ License | Apache\ (License\ )?2\.0 | DFSG\ approved "
     r"| MPL-2\.0 | Mozilla\ Public\ License\ 2\.0\ \(MPL\ 2\.0\) | LGPL-[23][0-9.]*(-only|-or-later)? "
     r"| (A?GPL-3\.0|AGPL-3\.0)(-only|-or-later)? | GNU\ (Affero\ )?General\ Public\ License\ v3(\ or\ later)?\ \(A?GPLv3\+?\)"
