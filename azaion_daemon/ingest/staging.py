@@ -152,6 +152,7 @@ def image_size(content: bytes, *, max_pixels: int, decode: bool = True) -> tuple
                 image.draft(image.mode, (width // 8, height // 8))
                 with _ONE_AT_A_TIME if image.width * image.height > _MANY_PIXELS else nullcontext():
                     image.load()
+                    image.close()  # its pixels go before the next one's come
     except Exception as error:  # noqa: BLE001 - its decoders raise anything on hostile bytes
         return undecodable(error)
     return width, height

@@ -148,4 +148,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 def test_images_that_unpack_to_a_hundred_times_their_size_do_so_one_at_a_time() -> None:
     done = subprocess.run([sys.executable, "-c", _BOMBS], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 100_000  # KiB: making the first one has taken as much already
+    assert int(done.stdout) < 190_000  # KiB; four at a time take 250,000, though making the first one has taken 100,000 before
