@@ -6,6 +6,7 @@ after the ledger was copied does no harm, since the restored daemon takes those 
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -17,7 +18,6 @@ from azaion_daemon.errors import DamagedLedgerError, OperatorError
 from azaion_daemon.store.database import read_database, sqlite_errors
 from azaion_daemon.store.durable import copy_durably, fsync_directory, storage, write_json
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.store.modes import SECRET
 from azaion_daemon.store.root import identify_root
 
 _PRIVATE = 0o700
@@ -69,7 +69,7 @@ def _copy_ledger(source: Path, target: Path) -> tuple[int | None, int]:
     temporary = target.with_name(f".{target.name}.tmp")
     _forget(temporary)
     with closing(read_database(source)) as original, sqlite_errors(f"copying {source}"):
-        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, SECRET))
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640))
         with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
             original.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole without a log beside it
@@ -88,14 +88,13 @@ def _copy_ledger(source: Path, target: Path) -> tuple[int | None, int]:
 
 
 def _copy_rest(layout: Layout, directory: Path) -> list[str]:
-    """Identity, keys, the hardware string, classes.json, the records of releases; those that there are."""
-    single = (layout.root_id, layout.hardware, layout.signing_key, layout.signing_public_key, layout.classes)
+    """Identity, keys, the hardware string, the records of releases; those that there are, each with its mode."""
+    single = (layout.root_id, layout.hardware, layout.signing_key, layout.signing_public_key)
     files = [file for file in single if file.exists()]
     records = sorted(layout.releases.glob("*.json"))
-    (directory / layout.releases.name).mkdir(mode=_PRIVATE, exist_ok=True)
+    (directory / layout.releases.name).mkdir(exist_ok=True)
     for file in [*files, *records]:
-        target = directory / (file.relative_to(layout.state) if file.is_relative_to(layout.state) else file.name)
-        copy_durably(file, target, mode=SECRET)
+        copy_durably(file, directory / file.relative_to(layout.state), mode=stat.S_IMODE(file.stat().st_mode))
     return [file.name for file in files] + [f"{layout.releases.name}/{file.name}" for file in records]
 
 
