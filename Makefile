@@ -22,10 +22,11 @@ demo: setup ## the main job from end to end, with real parts on this machine alo
 test: setup ## every test; PYTEST_ARGS='-k name' for some
 	$(bin)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: setup ## ruff, mypy --strict, import contracts
+lint: setup ## ruff, mypy --strict, import contracts, dependencies
 	echo "lint: ruff"; $(bin)/ruff check . && $(bin)/ruff format --check .
 	echo "lint: mypy"; $(bin)/mypy
 	echo "lint: import contracts"; $(bin)/lint-imports
+	echo "lint: dependencies"; $(bin)/python -m tests.dependencies
 
 bench: setup ## the benchmarks, one after the other; BENCH_ARGS=--quick for short ones
 	set -e; for name in $(filter-out _%,$(benchmarks)); do echo "benchmark: $$name"; $(bin)/python -m tests.benchmarks.$$name $(BENCH_ARGS); done

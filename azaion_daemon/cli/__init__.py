@@ -4,6 +4,7 @@ Standard output is data, standard error is for people. Modules are imported wher
 """
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 
 from azaion_daemon import __version__
+from azaion_daemon.cli.backup import backup
 from azaion_daemon.cli.common import Commands, config_option, say
 from azaion_daemon.cli.config import config
 from azaion_daemon.cli.dataset import dataset
@@ -27,6 +29,9 @@ from azaion_daemon.cli.train import train
 @click.version_option(__version__, prog_name="azaion-daemon")
 def main() -> None:
     """Turns a stream of human annotations into better detection models, unattended."""
+    from azaion_daemon.store.modes import UMASK
+
+    os.umask(UMASK)  # what is made below a root does not depend on who starts a command
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it wakes whoever holds a root's lock, and would end all but a running daemon
 
 
@@ -74,5 +79,5 @@ def demo(keep: Path | None) -> None:
     sys.exit(run_demo(keep))
 
 
-for _group in (config, dataset, doctor, index, model, quarantine, reload, sandbox, status, train):
+for _group in (backup, config, dataset, doctor, index, model, quarantine, reload, sandbox, status, train):
     main.add_command(_group)

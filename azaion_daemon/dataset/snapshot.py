@@ -27,7 +27,7 @@ from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.records import Annotation
 
 _FORMING = ".forming-"
-_READ_ONLY = 0o444
+_READ_ONLY = 0o440
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ Nothing here depends on what the ledger says, so the next batch is staged while 
 
 import hashlib
 import io
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from azaion_daemon.stream.wire import decode
 
 MAX_PORTION_NAMES = 16_384
 """How many annotations one transaction touches at the most."""
+_MANY_PIXELS = 32_000_000
+_ONE_AT_A_TIME = threading.Lock()
+"""For what only a bomb or a rare scan needs: a few hundred kilobytes can be an image of 800 MB, and each thread might meet one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,9 @@ def image_size(content: bytes, *, max_pixels: int, decode: bool = True) -> tuple
                 return refused
             if decode:
                 image.draft(image.mode, (width // 8, height // 8))
-                image.load()
+                with _ONE_AT_A_TIME if image.width * image.height > _MANY_PIXELS else nullcontext():
+                    image.load()
+                    image.close()  # its pixels go before the next one's come
     except Exception as error:  # noqa: BLE001 - its decoders raise anything on hostile bytes
         return undecodable(error)
     return width, height

@@ -139,10 +139,10 @@ def _write_new(path: str, content: bytes) -> None:
     """Never into a file that is there: it may be a link to somebody's label."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, flags, 0o644)
+        descriptor = os.open(path, flags, 0o640)
     except FileExistsError:  # left by a step that failed
         os.unlink(path)  # noqa: PTH108 - a hot path
-        descriptor = os.open(path, flags, 0o644)
+        descriptor = os.open(path, flags, 0o640)
     try:
         written = os.write(descriptor, content)
         while written < len(content):

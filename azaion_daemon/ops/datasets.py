@@ -177,6 +177,6 @@ def plotted(document: dict[str, Any], layout: Layout, picture: Path, *, now: flo
             f"{document['name']} cannot be drawn: {type(error).__name__}: {error}. What it holds is told without --plot."
         ) from error
     try:
-        replace_durably(picture, png)
+        replace_durably(picture, png, mode=0o644)
     except OSError as error:
         raise OperatorError(f"{picture} cannot be written: {error.strerror}") from error

@@ -21,6 +21,7 @@ from azaion_daemon.store.layout import Layout
 _POLL_S = 0.05
 _ANSWER_KEPT_S = 600.0
 _LONGEST_REASON = 500
+_MODE = 0o644  # root may ask, and the daemon must be able to read it; nobody else can enter the directory
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def ask(layout: Layout, kind: str, arguments: dict[str, Any], *, wait_s: float) 
     request = Request(uuid.uuid4().hex, kind, arguments)
     path = layout.requests / f"{request.id}.json"
     try:
-        write_json(path, asdict(request))
+        write_json(path, asdict(request), mode=_MODE)
     except OSError as error:
         raise OperatorError(f"{path} cannot be written: {error.strerror}. Run this as the user of the daemon.") from error
     pid = lock_holder(layout.lock)

@@ -12,6 +12,8 @@ from azaion_daemon.logs import get_logger
 from azaion_daemon.publish.platform import NotServedError, PlatformClient
 from azaion_daemon.settings import Settings
 
+_LONGEST = 65_536  # bytes: the platform may send anything, and YAML is parsed slowly
+
 log = get_logger(__name__)
 
 
@@ -28,9 +30,12 @@ class CdnCredentials(BaseModel):
 
     @field_validator("host")
     @classmethod
-    def _without_password(cls, host: str) -> str:
+    def _of_the_web(cls, host: str) -> str:
         if "@" in host:
             raise ValueError("must not hold a user or a password")
+        scheme, separator, _ = host.partition("://")
+        if separator and scheme.lower() not in {"http", "https"}:
+            raise ValueError("must be the host of an object store, or its http or https address")
         return host
 
     @property
@@ -49,9 +54,11 @@ def parse_credentials(content: bytes, *, source: str) -> CdnCredentials:
     Raises:
         ReleaseError: It is no such file. The message names keys, never values.
     """
+    if len(content) > _LONGEST:
+        raise ReleaseError(f"{source} has {len(content)} bytes, which is no file of credentials. {_EXPECTED}")
     try:
         document = yaml.safe_load(content)
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         raise ReleaseError(f"{source} is not valid YAML. {_EXPECTED}") from None  # the parser's message would show a secret
     if not isinstance(document, dict):
         raise ReleaseError(f"{source} is not a mapping. {_EXPECTED}")
@@ -75,7 +82,7 @@ def credentials_source(settings: Settings, platform: PlatformClient) -> Credenti
     async def from_file(path: Path) -> CdnCredentials:
         try:
             async with aiofiles.open(path, "rb") as file:
-                content = await file.read()
+                content = await file.read(_LONGEST + 1)
         except OSError as error:
             raise OperatorError(f"publish.cdn_credentials_file {path} cannot be read: {error.strerror or error}") from error
         return parse_credentials(content, source=str(path))

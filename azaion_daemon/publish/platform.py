@@ -124,9 +124,10 @@ class PlatformClient:
     def reconfigure(self, settings: ApiSettings) -> None:
         """Work with other settings from the next call on; what is under way ends with those that it has.
 
-        The same settings again mean that an operator wants another try: what was refused, or asked for patience, is forgotten.
+        The same settings again mean that an operator wants another try: what was refused, or asked for patience, is forgotten. A file of
+        certificates is read again, since it may have been renewed.
         """
-        if settings == self._session.settings:
+        if settings == self._session.settings and settings.ca_file is None:
             self._session.refusal, self._session.not_before = "", 0.0
         else:
             self._retired.append(self._session)

@@ -58,7 +58,7 @@ def fsync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def write_new(path: Path, content: bytes, *, mode: int = 0o640) -> None:
     """Write a file that may not be whole after a crash: for names that nobody reads before a later sync."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -68,7 +68,7 @@ def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, mode: int = 0o640) -> Iterator[BinaryIO]:
     """A file that takes the place of another, durably, when the context ends; left by an error, nothing has changed.
 
     The temporary name is hidden and lies in the same directory.
@@ -88,19 +88,19 @@ def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise
 
 
-def replace_durably(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def replace_durably(path: Path, content: bytes, *, mode: int = 0o640) -> None:
     """Put a whole file in the place of another, durably."""
     with replacing(path, mode=mode) as file:
         file.write(content)
 
 
-def copy_durably(source: Path, target: Path) -> None:
+def copy_durably(source: Path, target: Path, *, mode: int = 0o640) -> None:
     """Put a copy of a file in the place of another, durably, in constant memory."""
-    with source.open("rb") as original, replacing(target) as copy:
+    with source.open("rb") as original, replacing(target, mode=mode) as copy:
         shutil.copyfileobj(original, copy, _COPY_BYTES)
 
 
-def replace_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+def replace_atomically(path: Path, content: bytes, *, mode: int = 0o640) -> None:
     """As `replace_durably`, without the syncs: for what is rewritten every second and worthless after a crash."""
     temporary = _temporary(path)
     write_new(temporary, content, mode=mode)
@@ -118,7 +118,7 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
 
 
-def write_json(path: Path, document: Any, *, mode: int = 0o644) -> None:
+def write_json(path: Path, document: Any, *, mode: int = 0o640) -> None:
     """A JSON document, durably replaced."""
     replace_durably(path, json.dumps(document, indent=1, ensure_ascii=False, default=str).encode() + b"\n", mode=mode)
 
@@ -152,7 +152,7 @@ def exclusive_lock(path: Path, *, busy: str) -> Iterator[None]:
         RootError: Another process holds it, and the message is `busy` and its pid; or the file cannot be written.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:  # a filesystem that its kernel has made read-only looks writable until one tries
         raise RootError(
             f"{path} cannot be written: {error.strerror}. Check the disk and the kernel's log, and the file's owner."

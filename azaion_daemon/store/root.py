@@ -18,6 +18,7 @@ from azaion_daemon.errors import RootError
 from azaion_daemon.store.durable import exclusive_lock, fsync_directory, storage, write_json
 from azaion_daemon.store.layout import Home, Layout
 from azaion_daemon.store.ledger import Ledger
+from azaion_daemon.store.modes import close_root
 
 _NEW = "new-"
 
@@ -41,6 +42,7 @@ def init_root(layout: Layout, fill: Callable[[Ledger], None] = lambda _: None) -
     try:
         for directory in layout.directories():
             directory.mkdir(parents=True, exist_ok=True)
+        close_root(layout)
         with lock_root(layout):
             if not layout.ledger.exists():
                 _refuse_lost_ledger(layout)

@@ -19,7 +19,7 @@ def append_line(file: Path, document: Document) -> None:
         StorageError: It cannot be written.
     """
     with storage("Adding to"):
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         with os.fdopen(descriptor, "r+b", buffering=0) as journal:
             content = journal.read()
             whole = content.rfind(b"\n") + 1

@@ -189,7 +189,7 @@ class WorkerPool:
                 {**self._environment, JOB_VARIABLE: str(job.path), TOKEN_VARIABLE: token},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_OPEN, 1, str(job.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+                    (os.POSIX_SPAWN_OPEN, 1, str(job.log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640),
                     (os.POSIX_SPAWN_DUP2, 1, 2),
                 ],
                 setsid=True,  # a signal to the daemon's group or its terminal must not reach it

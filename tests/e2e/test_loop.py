@@ -1,5 +1,6 @@
 """The whole loop with real parts: annotations in, an encrypted model out that a consumer loads."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from azaion_daemon.sandbox.operator import Operator
 from azaion_daemon.sandbox.scenario import Fate, scenario
 from azaion_daemon.sandbox.world import World
 from tests.harness import HOMES, expected_tree
+from tests.permissions import faults
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -21,7 +23,11 @@ def released(status: dict[str, Any]) -> bool:
     return bool(jobs) and jobs[-1]["state"] == "released"
 
 
-async def test_annotations_become_a_published_model_although_the_daemon_is_killed_while_it_trains(tmp_path: Path) -> None:
+async def test_annotations_become_a_published_model_although_the_daemon_is_killed_while_it_trains(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    careful = os.umask(0)
+    request.addfinalizer(lambda: os.umask(careful))
     with World(tmp_path, epochs=2) as world:
         shift = scenario(60, seed=11)
         operator = Operator(tmp_path)
@@ -60,3 +66,5 @@ async def test_annotations_become_a_published_model_although_the_daemon_is_kille
         homes = [world.root / home for home in HOMES.values()]
         found = {str(path.relative_to(world.root)) for home in homes for path in home.rglob("*.*")}
         assert found == expected_tree(shift).keys()
+        (world.root / "classes.json").chmod(0o640)  # the operator's own file
+        assert faults(world.root) == {}

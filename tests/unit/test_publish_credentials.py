@@ -57,6 +57,12 @@ def test_a_host_may_come_with_its_scheme() -> None:
         (b"a: [hush", "not valid YAML"),
         (b"\xff\xfe\x00hush", "not valid YAML"),
         (b"", "not a mapping"),
+        (GOOD.replace(b"cdn.example.org", b"file:///etc/shadow"), "host"),
+        (GOOD.replace(b"cdn.example.org", b"gopher://cdn.example.org"), "host"),
+        (GOOD + b"x: !!python/object/apply:os.system ['touch /tmp/hush']", "not valid YAML"),
+        (b"[" * 30_000, "not valid YAML"),
+        (b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\nhost: *c", "host"),
+        (b"#" * 100_000, "no file of credentials"),
     ],
 )
 def test_what_is_missing_is_named_without_showing_values(content: bytes, named: str) -> None:

@@ -260,7 +260,7 @@ def test_a_dataset_can_be_given_up_in_the_middle(layout: Layout) -> None:
 def test_what_it_says_of_itself_is_not_written_to_and_the_trainers_cache_has_room(layout: Layout) -> None:
     made = form(layout)
     for name in ("manifest.jsonl", "excluded.jsonl", "data.yaml", "dataset.json"):
-        assert (made.path / name).stat().st_mode & 0o777 == 0o444
+        assert (made.path / name).stat().st_mode & 0o777 == 0o440
     for side in Side:
         assert (made.path / side).stat().st_mode & 0o200
         (made.path / side / "labels.cache").touch()

@@ -1,6 +1,8 @@
 """The first step of a batch: images are decoded in full, good ones lie in `incoming`, bad messages in the quarantine."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +128,24 @@ def test_a_disk_that_fails_is_a_storage_error(place: Place) -> None:
     place.incoming.rmdir()
     with pytest.raises(StorageError, match="writing what was received"):
         place.stager.stage([created(1)], SETTINGS)
+
+
+_BOMBS = """
+import io, resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from azaion_daemon.ingest.staging import image_size
+
+packed = io.BytesIO()
+Image.new("L", (10_000, 10_000)).save(packed, "PNG", compress_level=1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with ThreadPoolExecutor(4) as threads:
+    sizes = list(threads.map(lambda _: image_size(packed.getvalue(), max_pixels=200_000_000), range(4)))
+assert sizes == [(10_000, 10_000)] * 4, sizes
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_images_that_unpack_to_a_hundred_times_their_size_do_so_one_at_a_time() -> None:
+    done = subprocess.run([sys.executable, "-c", _BOMBS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 190_000  # KiB; four at a time take 250,000, though making the first one has taken 100,000 before

@@ -18,6 +18,7 @@ from pathlib import Path
 from azaion_daemon.errors import RootError
 from azaion_daemon.store.digests import file_digest
 from azaion_daemon.store.durable import exclusive_lock, remove_temporaries
+from azaion_daemon.store.modes import UMASK
 from azaion_daemon.training.evaluation import Evaluated
 from azaion_daemon.training.jobs import JobDirectory, JobResult, JobSpec, ModelFile
 from azaion_daemon.training.outcomes import Outcome, Phase
@@ -30,6 +31,7 @@ from azaion_daemon.training.worker.versions import versions
 
 def main(directory: Path) -> int:
     """Run a job to its result; returns the exit status."""
+    os.umask(UMASK)
     job = JobDirectory(directory)
     with ExitStack() as leases:
         try:

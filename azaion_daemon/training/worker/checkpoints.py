@@ -49,12 +49,12 @@ def newest_good(candidates: Iterable[Pair], is_good: Callable[[Pair], bool]) -> 
 
 def loads(pair: Pair) -> bool:
     """Whether a pair can be resumed from: both load, and last.pt has its epoch and the optimizer's state, which a finished one has not."""
-    import torch  # noqa: PLC0415 - heavy, and the choice of a pair is tested without it
+    from ultralytics.nn.tasks import torch_safe_load  # noqa: PLC0415 - heavy, and the choice of a pair is tested without it
 
     try:
-        # Only ever what this job wrote itself: a checkpoint is a pickle.
-        last = torch.load(pair.last, map_location="cpu", weights_only=False)
-        best = torch.load(pair.best, map_location="cpu", weights_only=False)
+        # Only ever what this job wrote itself; should another lie there, nothing in it runs.
+        last, _ = torch_safe_load(pair.last, safe_only=True)
+        best, _ = torch_safe_load(pair.best, safe_only=True)
         return bool(last["epoch"] == pair.epoch and last["optimizer"] and last["ema"] and (best["ema"] or best["model"]))
     except (MemoryError, ImportError):  # says nothing about the file: better to fail than to begin a training anew
         raise

@@ -36,6 +36,7 @@ def offline(home: str) -> dict[str, str]:
         "GITHUB_ACTIONS": "true",  # how the library is told that nobody watches: a line a minute, not ten redrawn bars a second
         "MPLBACKEND": "Agg",
         "MPLCONFIGDIR": home,
+        "ULTRALYTICS_SAFE_LOAD": "true",  # a checkpoint is a pickle: of one, nothing but tensors and the library's own classes is made
         "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime from 1.29 on tells its maker about every model that it loads
         "XDG_CACHE_HOME": home,
         "YOLO_AUTOINSTALL": "false",

@@ -1,5 +1,6 @@
 """The first phase: is there anything to train on, and to start from? Found out before hours of work, by the library's own reading."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from ultralytics import YOLO
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
 
+from azaion_daemon.store.digests import file_digest
 from azaion_daemon.training.jobs import JobDirectory, JobSpec
 from azaion_daemon.training.outcomes import Outcome
 from azaion_daemon.training.worker.failures import PhaseError, is_the_machines_fault
@@ -25,10 +27,11 @@ def run(_job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, 
         PhaseError: The weights cannot be used, or a part of the dataset has no image, or no object where one is needed.
     """
     _check_batch(spec)
-    _check_weights(spec.model)
+    _check_weights(spec)
     data = _read(spec)
     found: dict[str, JsonValue] = {}
     for split in _SPLITS:
+        _forget_cache(data.get(split))
         report.update(step=f"reading {split}", batches=_files(data.get(split)))
         found[split] = _scan(data, split)
     return found
@@ -47,15 +50,30 @@ def _files(where: Any) -> int:
     return sum(1 for _ in Path(where).iterdir()) if isinstance(where, str) and Path(where).is_dir() else 0
 
 
-def _check_weights(model: str) -> None:
+def _forget_cache(where: Any) -> None:
+    """Whatever lies where the library would keep what it has scanned: it is a pickle, and would be loaded before it is looked at."""
+    if isinstance(where, str):
+        (Path(where).with_name("labels.cache")).unlink(missing_ok=True)
+
+
+def _check_weights(spec: JobSpec) -> None:
+    model = spec.model
     if Path(model).is_absolute() and not Path(model).is_file():
         raise PhaseError(Outcome.BAD_JOB, f"The weights {model} do not exist: put them there, or set training.model to a file in models/.")
     if not Path(model).is_absolute() and not model.endswith(".yaml"):
         raise PhaseError(Outcome.BAD_JOB, f"{model} is neither an absolute path nor an architecture (.yaml); nothing is ever downloaded.")
+    if spec.model_sha256 is not None and file_digest(Path(model)) != spec.model_sha256:
+        raise PhaseError(Outcome.BAD_JOB, f"{model} is not the file that the job was given: somebody has replaced it.")
     try:
         network = YOLO(model)
     except FileNotFoundError as error:
         raise PhaseError(Outcome.BAD_JOB, f"{model} is no architecture that the installed library knows.") from error
+    except (TypeError, pickle.UnpicklingError) as error:
+        raise PhaseError(
+            Outcome.BAD_JOB,
+            f"{model} is not loaded: it is damaged, or holds something else than a model of the library ({_sentence(error)}). "
+            "Nothing in it was run. Name another file as training.model, one that you trust.",
+        ) from error
     if network.task != "detect":
         raise PhaseError(Outcome.BAD_JOB, f"{model} is made for the task {network.task}; detection is needed.")
     network.model.end2end = True  # stays False where there is no such head

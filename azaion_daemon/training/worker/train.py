@@ -1,5 +1,6 @@
 """The second phase: the training itself, from the start or from the newest checkpoint."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ def run(job: JobDirectory, spec: JobSpec, report: ProgressReport) -> dict[str, J
     done = 0 if pair is None else pair.epoch + 1
     if pair is not None:
         checkpoints.restore(pair, weights)
-    elif kept:
-        say("No checkpoint can be loaded: the training begins anew.")
+    else:
+        if kept:
+            say("No checkpoint can be loaded: the training begins anew.")
+        shutil.rmtree(weights, ignore_errors=True)  # what lies there came from no epoch of this training
     job.forget_epochs_after(done)
     if done < spec.epochs:  # at the last epoch there is nothing to resume: the library refuses
         report.update(step=SETTING_UP, epoch=done, epochs=spec.epochs, batches=_images(job))
