@@ -16,6 +16,7 @@ from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.ops.job_status import GpuWatch
+from azaion_daemon.ops.own_process import resources
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.orders import jobs_document
 from azaion_daemon.outbox import Outbox, shown
@@ -54,12 +55,15 @@ class Reporter:
         self._parts = parts
         self._layout = layout
         self._config = config
+        self._loop_lag_s = 0.0
 
     async def run(self) -> None:
         """Keep the status up to date."""
         while True:
             await self.write()
+            due = time.monotonic() + _PERIOD_S
             await asyncio.sleep(_PERIOD_S)
+            self._loop_lag_s = time.monotonic() - due
 
     async def write(self) -> None:
         """Replace the status once."""
@@ -104,7 +108,12 @@ class Reporter:
             "disk": disk(self._layout.root),
             "gpus": parts.gpus.documents,
             "gpus_problem": parts.gpus.problem,
+            "process": await self._process(),
         }
+
+    async def _process(self) -> dict[str, Any]:
+        taken = await asyncio.to_thread(resources, len(asyncio.all_tasks()))
+        return {**taken, "loop_lag_s": round(self._loop_lag_s, 4)}
 
     def _stream(self) -> dict[str, Any]:
         ingest, stream = self._parts.pipeline.state, self._parts.consumer.health
