@@ -18,7 +18,7 @@ from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.own_process import resources
 from azaion_daemon.ops.status import disk, write_status
-from azaion_daemon.orders import jobs_document
+from azaion_daemon.orders import SHOWN_JOBS, SHOWN_STATES, jobs_document
 from azaion_daemon.outbox import Outbox, shown
 from azaion_daemon.reloading import Reloader
 from azaion_daemon.store.layout import Layout
@@ -75,9 +75,9 @@ class Reporter:
         parts = self._parts
         ingest, resizing, ledger = parts.pipeline.state, parts.former.resizing, parts.ledger.ledger
         scheduled = parts.trigger.next_schedule()
-        models = await parts.ledger(ledger.models)
-        releases = await parts.ledger(ledger.releases)
-        jobs = await parts.ledger(ledger.jobs)
+        model = await parts.ledger(ledger.current_model)
+        releases = await parts.ledger(ledger.latest_releases, _RELEASES)
+        jobs = await parts.ledger(ledger.latest_jobs, SHOWN_JOBS, also=SHOWN_STATES)
         last = parts.reloader.last
         return {
             "version": __version__,
@@ -103,8 +103,8 @@ class Reporter:
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
                 "jobs": jobs_document(jobs, parts.conductor.under_way),
             },
-            "models": {"current": next((_model(model) for model in models if model.current), None), "count": len(models)},
-            "releases": [shown(release, parts.outbox.publishing) for release in releases[-_RELEASES:]],
+            "models": {"current": None if model is None else _model(model), "count": await parts.ledger(ledger.count_models)},
+            "releases": [shown(release, parts.outbox.publishing) for release in releases],
             "disk": disk(self._layout.root),
             "gpus": parts.gpus.documents,
             "gpus_problem": parts.gpus.problem,

@@ -1,7 +1,8 @@
 """The daemon of the soak: the unmodified command line, whose worker is `_soak_worker`.
 
 `AZAION_SOAK_TRACE` names a file that gets what holds memory (tracemalloc) and how many objects of each type there are, every half minute as
-a difference to how it was after three minutes, with everything imported: what grows there is a leak, what grows in the samples alone is malloc's.
+a difference to how it was after three minutes, with everything imported: what grows there is a leak, what grows in the samples alone is
+malloc's.
 """
 
 import functools
