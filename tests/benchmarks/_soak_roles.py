@@ -185,8 +185,8 @@ class Roles:
             case "broken" as how:
                 self._refused(chance.choice([b"\x00\xff", b"stream: [", b"log: {level: loud}\n", b""]))
             case "half" as how:
-                good = site.config.read_bytes()
-                self._refused(good[: len(good) // 2])
+                content = site.config.read_bytes()
+                self._refused(content[: chance.randrange(len(content) // 8)])  # a longer one may be whole sections, and right
             case "broker password" as how:
                 with site.broker_lock:
                     site.rotate_broker_password(secrets.token_urlsafe(12))
