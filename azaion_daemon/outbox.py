@@ -15,6 +15,7 @@ from typing import Any, Never, ParamSpec, Protocol, TypeVar
 
 from azaion_daemon.errors import AzaionError, DiskFullError, ReleaseError, raise_if_disk_failed
 from azaion_daemon.logs import get_logger
+from azaion_daemon.ops.allocator import give_back_memory
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
 from azaion_daemon.publish.platform import LoginRefusedError, PlatformError
@@ -224,6 +225,7 @@ class Outbox:
                 await asyncio.wait({attempt})
                 if not attempt.cancelled():
                     attempt.exception()  # seen: how an attempt ends that was given up is of no interest
+            await asyncio.to_thread(give_back_memory)  # the parts of a model were in it, and the next release may be days away
         return await attempt
 
     async def _unless_due(self, doing: Coroutine[None, None, None]) -> bool:

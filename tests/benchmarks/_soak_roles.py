@@ -26,7 +26,8 @@ from tests.benchmarks._soak_worker import REAL_EPOCHS
 from tests.faults.story import Act, Story
 
 _PUBLISHING_FAILS = (SandboxError, OSError, rstream.exceptions.ServerError, rstream.exceptions.ClientError)
-_COMMAND_S = 180.0
+_ENOUGH = 60
+"""Validated annotations for a real training: on each side of the split there are some then."""
 _COMMANDS: list[tuple[str, ...]] = [
     ("status",),
     ("status", "--json"),
@@ -225,9 +226,9 @@ class Roles:
     def train(self, chance: random.Random) -> str | None:
         """Ask for a training, a real one when it is time for that; or cancel one."""
         jobs = self._jobs()
-        if time.monotonic() >= self._next_real:
+        if time.monotonic() >= self._next_real and self._site.status()["annotations"]["validated"] >= _ENOUGH:
             self._next_real = time.monotonic() + self._real_every_s * chance.uniform(0.8, 1.2)
-            wishes = ("--trial",) if self.acts and chance.random() < 0.2 else ("--epochs", str(REAL_EPOCHS))
+            wishes = ("--trial",) if chance.random() < 0.2 else ("--epochs", str(REAL_EPOCHS))
             self._command("train", "now", "--reason", "real", *wishes)
             return "real"
         running = [job for job in jobs if job["state"] in _IN_TRAINING and "(real)" not in job["reason"]]

@@ -10,7 +10,7 @@ import pytest
 from azaion_daemon.sandbox.annotations import Author, Role
 from azaion_daemon.stream.events import Status
 from tests.benchmarks._soak_end import events
-from tests.benchmarks._soak_figures import Findings, growth, leaked, more_descriptors, quiet_windows, rises_throughout, targets
+from tests.benchmarks._soak_figures import Findings, beyond_first_half, growth, leaked, more_descriptors, quiet_windows, targets
 from tests.benchmarks._soak_roles import wild
 from tests.benchmarks._soak_samples import Sample
 from tests.benchmarks._soak_stage import Role as Part
@@ -65,10 +65,11 @@ def test_a_leak_is_what_the_last_quiet_moment_has_more_than_the_first_after_the_
     assert leaked(quiet_windows(hour(threads=7), since=600), lambda one: one.threads) == 0
 
 
-def test_a_figure_that_rises_from_each_quiet_moment_to_the_next_is_told_from_one_that_does_not() -> None:
-    assert rises_throughout([1, 2, 3, 4])
-    assert not rises_throughout([1, 2, 2, 4])
-    assert not rises_throughout([1, 2])
+def test_threads_of_a_pool_that_fills_up_are_told_from_threads_that_stay_behind() -> None:
+    assert beyond_first_half([9, 10, 11, 11, 11]) == 0
+    assert beyond_first_half([9, 10, 11, 12, 13]) == 2
+    assert beyond_first_half([9, 8]) == 0
+    assert beyond_first_half([9]) is None
 
 
 def test_a_soak_that_grew_and_leaked_nothing_meets_every_target() -> None:
