@@ -14,13 +14,15 @@ from azaion_daemon.releasing import RollBack
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.records import Job
 from azaion_daemon.training.gate import Decision
-from azaion_daemon.training.states import JobState
+from azaion_daemon.training.states import UNFINISHED, JobState
 
 TRAININGS = frozenset({"train_now", "train_cancel", "promote", "reject"})
 """The kinds of requests that concern trainings."""
 MODELS = frozenset({"promote_model", "rollback"})
 """Those that concern which model is the current one."""
-_SHOWN_JOBS = 10
+SHOWN_JOBS = 10
+SHOWN_STATES = UNFINISHED | {JobState.HELD}
+"""Jobs in these are shown, however old."""
 
 
 async def carry_out(request: Request, trigger: Trigger, conductor: Conductor, space: Space) -> dict[str, Any]:
@@ -69,8 +71,8 @@ def jobs_document(jobs: Sequence[Job], under_way: Sequence[UnderWay]) -> list[di
     """
     found = {one.job.id: one for one in under_way}
     documents = []
-    older = [job for job in jobs[:-_SHOWN_JOBS] if job.id in found or job.state == JobState.HELD]
-    for job in [*older, *jobs[-_SHOWN_JOBS:]]:
+    older = [job for job in jobs[:-SHOWN_JOBS] if job.id in found or job.state == JobState.HELD]
+    for job in [*older, *jobs[-SHOWN_JOBS:]]:
         one = found.get(job.id)
         documents.append(job_document(job) if one is None else job_document(job) | under_way_document(one.progress, one.waits_for))
     return documents

@@ -17,6 +17,7 @@ from azaion_daemon.errors import AzaionError, DiskFullError, ReleaseError, raise
 from azaion_daemon.health import strand, waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.logs.folding import Repeats
+from azaion_daemon.ops.allocator import give_back_memory
 from azaion_daemon.publish.manifest import ReleaseFacts
 from azaion_daemon.publish.manifesting import SerialUsedError
 from azaion_daemon.publish.platform import LoginRefusedError, PlatformError
@@ -236,6 +237,7 @@ class Outbox:
                 await asyncio.wait({attempt})
                 if not attempt.cancelled():
                     attempt.exception()  # seen: how an attempt ends that was given up is of no interest
+            await asyncio.to_thread(give_back_memory)  # the parts of a model were in it, and the next release may be days away
         return await attempt
 
     async def _unless_due(self, doing: Coroutine[None, None, None]) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +20,10 @@ from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
 from azaion_daemon.logs.output import LogOutput
 from azaion_daemon.ops.job_status import GpuWatch
+from azaion_daemon.ops.own_process import resources
 from azaion_daemon.ops.status import disk, write_status
 from azaion_daemon.ops.tally import Tally
-from azaion_daemon.orders import jobs_document
+from azaion_daemon.orders import SHOWN_JOBS, SHOWN_STATES, jobs_document
 from azaion_daemon.outbox import Outbox, shown
 from azaion_daemon.publish.platform import PlatformClient
 from azaion_daemon.publish.release import Publisher
@@ -30,7 +31,7 @@ from azaion_daemon.reloading import Reloader
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Job, Model, Release
+from azaion_daemon.store.records import Model, Release
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.training.states import JobState
 
@@ -74,6 +75,7 @@ class Reporter:
         self._tell = tell
         self._tally = Tally()
         self._due = asyncio.Event()
+        self._loop_lag_s = 0.0
 
     def soon(self) -> None:
         """Have the status written at once: somebody waits for what it says."""
@@ -84,9 +86,11 @@ class Reporter:
         while True:
             self._due.clear()
             await self.write()
+            due = time.monotonic() + _PERIOD_S
             with waiting_for("the next second"), suppress(TimeoutError):
                 async with asyncio.timeout(_PERIOD_S):
                     await self._due.wait()
+            self._loop_lag_s = max(0.0, time.monotonic() - due)
 
     async def write(self) -> None:
         """Replace the status once."""
@@ -100,12 +104,14 @@ class Reporter:
         parts = self._parts
         ingest, resizing, ledger = parts.pipeline.state, parts.former.resizing, parts.ledger.ledger
         scheduled = parts.trigger.next_schedule()
-        models = await parts.ledger(ledger.models)
-        releases = await parts.ledger(ledger.releases)
-        jobs = await parts.ledger(ledger.jobs)
+        model = await parts.ledger(ledger.current_model)
+        releases = await parts.ledger(ledger.latest_releases, _RELEASES)
+        jobs = await parts.ledger(ledger.latest_jobs, SHOWN_JOBS, also=SHOWN_STATES)
+        states = await parts.ledger(ledger.job_states)
+        published = await parts.ledger(ledger.published_release)
         last = parts.reloader.last
         under_way = parts.conductor.under_way
-        self._tally.look(jobs, {one.job.id: one.progress for one in under_way}, time.time())
+        self._tally.look(states, {one.job.id: one.progress for one in under_way}, time.time())
         return {
             "version": __version__,
             "state": self.state,
@@ -134,20 +140,21 @@ class Reporter:
                 "requests": [] if facts is None else [_request(one) for one in facts.ledger.requests],
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
                 "last_change": await parts.ledger(ledger.due.newest_change),
-                "states": {state.value: count for state, count in _by_state(jobs).items()},
+                "states": {state.value: count for state, count in _by_state(states).items()},
                 "jobs": [one | {"got_on": self._tally.got_on(one["id"])} for one in jobs_document(jobs, under_way)],
             },
             "models": {
-                "current": next((_model(model) for model in models if model.current), None),
-                "count": len(models),
-                "published": _published(releases),
+                "current": None if model is None else _model(model),
+                "count": await parts.ledger(ledger.count_models),
+                "published": None if published is None else _published(published),
             },
-            "releases": [shown(release, parts.outbox.publishing) for release in releases[-_RELEASES:]],
+            "releases": [shown(release, parts.outbox.publishing) for release in releases],
             "disk": await asyncio.to_thread(self._disk),
             "gpus": parts.gpus.documents,
             "gpus_problem": parts.gpus.problem,
             "api": {"login_refused": parts.platform.login_refused},
             "totals": self._totals(),
+            "process": await self._process(),
         }
 
     def _disk(self) -> dict[str, Any]:
@@ -174,6 +181,10 @@ class Reporter:
             },
         }
 
+    async def _process(self) -> dict[str, Any]:
+        taken = await asyncio.to_thread(resources, len(asyncio.all_tasks()))
+        return {**taken, "loop_lag_s": round(self._loop_lag_s, 4)}
+
     def _stream(self) -> dict[str, Any]:
         ingest, stream = self._parts.pipeline.state, self._parts.consumer.health
         messages_per_s, bytes_per_s = ingest.rate.now()
@@ -199,8 +210,8 @@ class Reporter:
         }
 
 
-def _by_state(jobs: Sequence[Job]) -> dict[JobState, int]:
-    found = Counter(job.state for job in jobs)
+def _by_state(states: Mapping[str, str]) -> dict[JobState, int]:
+    found = Counter(states.values())
     return {state: found[state] for state in JobState}
 
 
@@ -208,12 +219,9 @@ def _request(request: TrainingRequest) -> dict[str, Any]:
     return {"reason": request.reason, "time": request.time, "trial": request.trial, "epochs": request.epochs}
 
 
-def _published(releases: Sequence[Release]) -> dict[str, Any] | None:
-    """The release that consumers have: when it was published."""
-    for one in reversed(releases):
-        if one.state == "published":
-            return {"serial": one.serial, "sha256": one.model_sha256, "at": one.changed}
-    return None
+def _published(release: Release) -> dict[str, Any]:
+    """What consumers have, and since when."""
+    return {"serial": release.serial, "sha256": release.model_sha256, "at": release.changed}
 
 
 def _model(model: Model) -> dict[str, Any]:

@@ -23,3 +23,16 @@ def reuse_memory_of_messages() -> bool:
     settings = {_M_MMAP_THRESHOLD: MMAP_THRESHOLD_BYTES, _M_TRIM_THRESHOLD: TRIM_THRESHOLD_BYTES, _M_ARENA_MAX: ARENAS}
     results = [mallopt(option, value) for option, value in settings.items()]
     return all(result == 1 for result in results)
+
+
+def give_back_memory() -> bool:
+    """Give the system what is free, in the middle of what is used too: for after work that comes now and then and takes much.
+
+    False where the allocator is not glibc's. Blocking, for some milliseconds.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except AttributeError:
+        return False
+    trim(0)
+    return True

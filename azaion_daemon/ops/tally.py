@@ -1,8 +1,7 @@
 """What is learned by looking at the jobs again and again: how many have ended since the start, and when a training last got on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from azaion_daemon.store.records import Job
 from azaion_daemon.training.jobs import Progress
 from azaion_daemon.training.states import IN_TRAINING, JobState
 
@@ -19,9 +18,9 @@ class Tally:
         self._known: set[str] | None = None
         self._moved: dict[str, tuple[tuple[object, ...], float]] = {}
 
-    def look(self, jobs: Sequence[Job], progress: Mapping[str, Progress | None], now: float) -> None:
+    def look(self, states: Mapping[str, str], progress: Mapping[str, Progress | None], now: float) -> None:
         """Take in how all jobs stand, and how far those are that are under way."""
-        ended = {job.id: job.state for job in jobs if job.state not in IN_TRAINING}
+        ended = {id_: state for id_, state in states.items() if state not in IN_TRAINING}
         if self._known is not None:
             for id_ in ended.keys() - self._known:
                 state = ended[id_]

@@ -41,6 +41,8 @@ _MIGRATIONS = {
 """What leads to each version from the one before. Additions only: the version before must still be able to work with the ledger."""
 SCHEMA_VERSION = max(_MIGRATIONS)
 _WRITTEN_OUT = 2
+_LOG_KEPT_BYTES = 8 << 20
+"""Twice what the write-ahead log usually has before it is folded in."""
 _SCHEMA = """
 CREATE TABLE position (
     stream TEXT PRIMARY KEY, offset INTEGER NOT NULL, digest BLOB NOT NULL, updated REAL NOT NULL, base INTEGER NOT NULL DEFAULT 0
@@ -103,6 +105,8 @@ def open_database(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA busy_timeout=10000")
         db.execute("PRAGMA cache_size=-8000")
+        # A command that reads for long keeps all that is written meanwhile in the log, which would stay so large until the daemon ends.
+        db.execute(f"PRAGMA journal_size_limit={_LOG_KEPT_BYTES}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
     if version < 1:
         db.close()

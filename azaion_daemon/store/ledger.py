@@ -50,6 +50,7 @@ _YOUNGER = (
     f"SELECT name FROM annotations WHERE {_CAME}>? AND media<>'?' "  # noqa: S608 - constants; the literal is `UNKNOWN_MEDIA`
     f"AND media NOT IN (SELECT media FROM annotations WHERE media<>'' AND {_CAME}<=?)"
 )
+_RELEASES = "SELECT serial, model_sha256, state, created, changed, why, details FROM releases"
 _VARIABLES = 30_000
 """SQLite's limit of bound variables is 32,766."""
 _HOME, _MISSING, _CONFLICT = (_COLUMNS.index(column) for column in ("home", "image_missing", "image_conflict"))
@@ -72,6 +73,11 @@ def _job(row: tuple[Any, ...]) -> Job:
 def _model(row: tuple[Any, ...]) -> Model:
     values = dict(zip(_MODEL_COLUMNS, row, strict=True))
     return Model(**{**values, "metrics": json.loads(values["metrics"]), "current": bool(values["current"])})
+
+
+def _release(row: tuple[Any, ...]) -> Release:
+    serial, model, state, created, changed, why, details = row
+    return Release(serial, model, state, created, changed, why, _read_json(details))
 
 
 def _moves(rows: Iterable[Annotation]) -> Iterator[dict[str, object]]:
@@ -337,6 +343,13 @@ class Ledger:
         rows = self._db.execute(f"SELECT {', '.join(_JOB_COLUMNS)} FROM jobs ORDER BY created, id")  # noqa: S608 - constants
         return [_job(row) for row in rows]
 
+    def latest_jobs(self, count: int, *, also: Collection[str]) -> list[Job]:
+        """The newest jobs, oldest first, and of the older ones those in the states `also`. Results are large: no others are read."""
+        newest = "SELECT id FROM jobs ORDER BY created DESC, id DESC LIMIT ?"
+        where = f"state IN ({','.join('?' * len(also))}) OR id IN ({newest})"
+        query = f"SELECT {', '.join(_JOB_COLUMNS)} FROM jobs WHERE {where} ORDER BY created, id"  # noqa: S608 - constants
+        return [_job(row) for row in self._db.execute(query, (*also, count))]
+
     def put_current_model(self, model: Model, *, why: str = "", actor: str = "daemon") -> None:
         """Record a model and make it the current one."""
         with self._transaction("recording the model in the ledger") as db:
@@ -362,6 +375,15 @@ class Ledger:
         """All models, oldest first."""
         rows = self._db.execute(f"SELECT {', '.join(_MODEL_COLUMNS)} FROM models ORDER BY created")  # noqa: S608 - constants
         return [_model(row) for row in rows]
+
+    def job_states(self) -> dict[str, str]:
+        """How every job stands, by its id."""
+        return dict(self._db.execute("SELECT id, state FROM jobs"))
+
+    def count_models(self) -> int:
+        """How many models there are."""
+        (count,) = self._db.execute("SELECT count(*) FROM models").fetchone()
+        return int(count)
 
     def add_release(self, model_sha256: str) -> Release:
         """Record that a model is to be published, under the next serial. Older releases that still wait are superseded."""
@@ -401,11 +423,17 @@ class Ledger:
 
     def releases(self) -> list[Release]:
         """All releases, oldest first."""
-        rows = self._db.execute("SELECT serial, model_sha256, state, created, changed, why, details FROM releases ORDER BY serial")
-        return [
-            Release(serial, model, state, created, changed, why, _read_json(details))
-            for serial, model, state, created, changed, why, details in rows
-        ]
+        return [_release(row) for row in self._db.execute(f"{_RELEASES} ORDER BY serial")]
+
+    def published_release(self) -> Release | None:
+        """The newest release that consumers have had."""
+        row = self._db.execute(f"{_RELEASES} WHERE state = 'published' ORDER BY serial DESC LIMIT 1").fetchone()
+        return None if row is None else _release(row)
+
+    def latest_releases(self, count: int) -> list[Release]:
+        """The newest releases, oldest first."""
+        rows = self._db.execute(f"{_RELEASES} ORDER BY serial DESC LIMIT ?", (count,)).fetchall()
+        return [_release(row) for row in reversed(rows)]
 
 
 class LedgerThread:

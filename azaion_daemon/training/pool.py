@@ -45,7 +45,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True)
 class _Worker:
-    """A worker to wait for. `pidfd` is ours to close; `adopted` when another process is its parent."""
+    """A worker to wait for. `pidfd` is ours to close; `adopted` when it was not started just now: another process may be its parent."""
 
     pid: int
     pidfd: int
@@ -106,6 +106,8 @@ class WorkerPool:
         self._gpus = gpus
         self._gpu_patience_s = gpu_patience_s
         self._oom_kills = oom_kills
+        self._unreaped: dict[Path, int] = {}
+        """Our own workers that nobody waits for any more, by the directories of their jobs."""
 
     async def run(self, job: JobDirectory, on_progress: Callable[[Progress], None] = lambda _: None) -> JobResult:
         """Start a worker on the job, or find the one that has it, and return what it says when it has ended.
@@ -150,6 +152,13 @@ class WorkerPool:
             return end_marked(JOB_VARIABLE, str(job.path), grace_s=self._grace_s, also=job.read_identity())
 
         await asyncio.to_thread(end)
+        self._reap_left(job)
+
+    def _reap_left(self, job: JobDirectory) -> None:
+        """Reap a worker that was ended while nobody waited for it: it would stay a zombie for as long as the daemon lives."""
+        if (pid := self._unreaped.pop(job.path, None)) is not None:
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
     async def _adopt(self, job: JobDirectory) -> _Worker | None:
         def find() -> tuple[Identity, int | None] | None:
@@ -161,6 +170,7 @@ class WorkerPool:
                 return None
             case identity, None:  # a dead one may have left children that hold its locks
                 await asyncio.to_thread(end_marked, TOKEN_VARIABLE, identity.token, grace_s=0)
+                self._reap_left(job)
                 return None
             case identity, int(pidfd):
                 _log.info("worker.adopted", job=job.path.name, pid=identity.pid, attempt=identity.attempt)
@@ -209,6 +219,7 @@ class WorkerPool:
         loop.add_reader(worker.pidfd, ended.set)
         seen: Progress | None = None
         standstill = Standstill(self._ceilings)
+        reaped = False
         try:
             while not ended.is_set():
                 with suppress(TimeoutError), waiting_for(f"the training of job {job.path.name}, which is under way"):
@@ -221,8 +232,13 @@ class WorkerPool:
                 idle_s = standstill.look(progress, time.monotonic())
                 if idle_s is not None and not ended.is_set():
                     return _End(idle_s=idle_s)
-            return _reap(worker.pidfd)
+            end = _reap(worker.pidfd)
+            reaped = True
+            self._unreaped.pop(job.path, None)
+            return end
         finally:
+            if not reaped and not worker.adopted:
+                self._unreaped[job.path] = worker.pid
             loop.remove_reader(worker.pidfd)
             os.close(worker.pidfd)
 
@@ -236,13 +252,10 @@ class WorkerPool:
         def kill() -> frozenset[int]:
             identity = job.read_identity()
             also = identity if identity is not None and identity.token == worker.token else None
-            pids = end_marked(JOB_VARIABLE, str(job.path), grace_s=0, also=also)
-            if not worker.adopted:
-                with suppress(ChildProcessError):
-                    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG)  # or it stays a zombie
-            return pids
+            return end_marked(JOB_VARIABLE, str(job.path), grace_s=0, also=also)
 
         pids = await asyncio.to_thread(kill)
+        self._reap_left(job)
         result = await asyncio.to_thread(self._result, job, worker, end)
         if (left := await self._look_at_gpus(job, pids)) is None or result.outcome is Outcome.DONE:
             return result

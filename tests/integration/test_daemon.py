@@ -196,6 +196,8 @@ def test_the_status_says_what_the_trigger_waits_for(site: Site) -> None:
         changed = len(shift.names(Fate.VALIDATED))
         status = daemon.wait_for_status(lambda status: (status["training"]["new_since_last"] or 0) >= changed, "a look")
         training = status["training"]
+        assert status["process"]["tasks"] > 5
+        assert 20e6 < status["process"]["rss_bytes"] < 200e6
         assert (training["threshold"], training["next_schedule"]) == (1_000_000, None)
         assert training["why"].startswith(f"wait because {training['new_since_last']} annotations are new, changed or gone")
         assert training["why"] in site.operator.command("status")

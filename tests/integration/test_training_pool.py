@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from azaion_daemon.errors import TrainingError
@@ -270,6 +271,18 @@ async def test_cancelling_ends_the_worker_and_all_that_it_started(
     assert carriers(job) == []
     expected = "SIGKILL" if told.get("ignore_sigterm") else "SIGTERM"
     assert (await task).reason.startswith(f"The worker was killed by {expected} in phase train")
+
+
+async def test_a_worker_that_is_ended_while_nobody_waits_for_it_stays_no_zombie(
+    pool: WorkerPool, make_job: Callable[..., JobDirectory]
+) -> None:
+    job = make_job()
+    for _ in range(2):  # the second time it is adopted
+        task = asyncio.create_task(pool.run(job))
+        identity = await ready(job)
+        await leave(task)
+    await pool.cancel(job)
+    assert not psutil.pid_exists(identity.pid)
 
 
 QUICK = Ceilings(start_s=30, first_batch_s=2.5, train_s=2.5)

@@ -9,7 +9,7 @@ import pytest
 
 from azaion_daemon.errors import DamagedLedgerError, RootError, StorageError
 from azaion_daemon.store.ledger import Ledger, LedgerThread
-from azaion_daemon.store.records import AuditEntry, Model, Position
+from azaion_daemon.store.records import AuditEntry, Job, Model, Position
 from tests.unit.builders import row
 
 
@@ -119,3 +119,45 @@ def test_positions_go_on_growing_when_one_stream_follows_another(tmp_path: Path)
         ledger.commit_batch("new", Position(3, b"e", base=42), [])
         assert ledger.position("new") == Position(3, b"e", 42)
         assert ledger.last_position() == 45
+
+
+def test_the_newest_jobs_and_older_ones_that_are_not_over_are_read_without_all_others(tmp_path: Path) -> None:
+    Ledger.create(tmp_path / "ledger.db")
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for number in range(9):
+            state = {1: "held", 2: "running", 8: "running"}.get(number, "released")
+            ledger.put_job(Job(f"J{number}", state, "", float(number), float(number), result={"number": number}))
+        jobs = ledger.jobs()
+        assert ledger.latest_jobs(3, also={"held", "running"}) == [jobs[1], jobs[2], *jobs[6:]]
+        assert ledger.latest_jobs(20, also=set()) == jobs
+
+
+def test_the_newest_releases_and_how_many_models_there_are(tmp_path: Path) -> None:
+    Ledger.create(tmp_path / "ledger.db")
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for digest in ("a", "b", "c"):
+            ledger.put_current_model(Model(digest, None, None, {}, f"/models/{digest}", current=True, created=1.0))
+            ledger.add_release(digest)
+        assert ledger.latest_releases(2) == ledger.releases()[1:]
+        assert ledger.latest_releases(20) == ledger.releases()
+        assert ledger.count_models() == 3
+
+
+def test_the_log_that_a_long_reader_made_large_does_not_stay_large(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    Ledger.create(path)
+    log = tmp_path / "ledger.db-wal"
+
+    def write(ledger: Ledger, number: int, characters: int) -> None:
+        ledger.put_job(Job(f"J{number}", "released", "x" * characters, 1.0, 1.0))
+
+    with closing(Ledger(path)) as ledger:
+        write(ledger, 0, 1)
+        with closing(Ledger(path, read_only=True)) as reader:
+            reader.jobs()  # its view of the ledger is of now until it is closed
+            for number in range(1, 13):
+                write(ledger, number, 1 << 20)
+            assert log.stat().st_size > 10 << 20
+        write(ledger, 13, 5 << 20)  # this one folds the log in, the next one begins it anew
+        write(ledger, 14, 1)
+        assert log.stat().st_size <= 8 << 20
