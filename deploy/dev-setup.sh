@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, RabbitMQ and Chromium from the distribution.
+# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies; RabbitMQ, Chromium and shellcheck from the
+# distribution.
 # Running it again costs nothing while the lock has not changed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,6 +11,7 @@ STAMP=$VENV/.installed
 RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 POLICY=/usr/sbin/policy-rc.d
 NO_CHROMIUM=$VENV/.no-chromium
+NO_SHELLCHECK=$VENV/.no-shellcheck
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -117,7 +119,24 @@ install_chromium() {
     fi
 }
 
+# A test reads all shell scripts with it.
+install_shellcheck() {
+    if command -v shellcheck >/dev/null || [ -e "$NO_SHELLCHECK" ]; then return; fi
+    if ! may_be_root || ! command -v apt-get >/dev/null; then
+        say "shellcheck is not installed, so no test will check shell scripts. To have it, run as root: apt-get install shellcheck"
+        return
+    fi
+    say "installing shellcheck from the distribution"
+    if apt_install shellcheck; then
+        say "shellcheck is installed"
+    else
+        touch "$NO_SHELLCHECK"
+        say "apt-get could not install shellcheck; see above. No test will check shell scripts. Remove $NO_SHELLCHECK to try again."
+    fi
+}
+
 install_python_packages
 install_rabbitmq
 install_chromium
+install_shellcheck
 say "ready"

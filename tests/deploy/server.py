@@ -1,11 +1,10 @@
 """A server to install on: a root of its own in namespaces, where systemctl is a stand-in and pip needs no network.
 
-The scripts are those of the checkout, run by root with the real useradd, pip and flock. What pip installs as the locked packages is one tiny
-wheel that lets the new virtual environment see the packages of the present one.
+The scripts are those of the checkout, run by root with the real useradd, pip and flock. What pip installs as the locked packages is one
+tiny wheel that lets the new virtual environment see the packages of the present one.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -162,7 +161,7 @@ class Server:
     def link(self, name: str) -> str:
         """The version that a link of the installation names; empty without one."""
         link = self.path(f"{PREFIX}/{name}")
-        return os.readlink(link).removeprefix("versions/") if link.is_symlink() else ""
+        return link.readlink().name if link.is_symlink() else ""
 
     def versions(self) -> set[str]:
         """The directories of versions that are there."""

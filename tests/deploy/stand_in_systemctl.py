@@ -51,39 +51,48 @@ def state() -> str:
     return str(json.loads(STATE.read_text())["when_ended"]) if STATE.exists() else "inactive"
 
 
-def start() -> int:
+def spawn(command: list[str], notify: Path | None) -> "subprocess.Popen[bytes]":
+    """A process as the unit's user, where and with what the unit says."""
     what = service()
     user, group = pwd.getpwnam(what["User"][0]), grp.getgrnam(what["Group"][0])
-    environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
-    as_user = {
-        "user": user.pw_uid, "group": group.gr_gid, "extra_groups": os.getgrouplist(user.pw_name, group.gr_gid), "umask": 0o022,
-        "cwd": what.get("WorkingDirectory", ["/"])[0], "stdin": subprocess.DEVNULL,
-    }  # fmt: skip
     with LOG.open("ab") as log:
-        for before in what.get("ExecStartPre", []):
-            command = shlex.split(before.lstrip("-+!@:"))
-            if subprocess.run(command, check=False, env=environment, stdout=log, stderr=log, **as_user).returncode != 0:
-                STATE.write_text(json.dumps({"when_ended": "failed"}))
+        return subprocess.Popen(
+            command,
+            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **({"NOTIFY_SOCKET": str(notify)} if notify else {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=what.get("WorkingDirectory", ["/"])[0],
+            user=user.pw_uid,
+            group=group.gr_gid,
+            extra_groups=os.getgrouplist(user.pw_name, group.gr_gid),
+            umask=int(what.get("UMask", ["0022"])[0], 8),
+            start_new_session=True,
+        )
+
+
+def start() -> int:
+    what = service()
+    STATE.write_text(json.dumps({"when_ended": "failed"}))
+    for before in what.get("ExecStartPre", []):
+        if spawn(shlex.split(before.lstrip("-+!@:")), None).wait() != 0:
+            return 1
+    notify = HERE / "notify" if what.get("Type", ["simple"])[0].startswith("notify") else None
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        if notify is not None:
+            notify.unlink(missing_ok=True)
+            listener.bind(str(notify))
+            notify.chmod(0o777)
+        listener.settimeout(0.1)
+        daemon = spawn(shlex.split(what["ExecStart"][0]), notify)
+        STATE.write_text(json.dumps({"pid": daemon.pid, "when_ended": "failed"}))
+        deadline = time.monotonic() + START_LIMIT_S
+        while notify is not None:
+            with suppress(TimeoutError):
+                if b"READY=1" in listener.recv(65536):
+                    break
+            if daemon.poll() is not None or time.monotonic() > deadline:
                 return 1
-        notify = what.get("Type", ["simple"])[0].startswith("notify")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-            address = HERE / "notify"
-            address.unlink(missing_ok=True)
-            listener.bind(str(address))
-            address.chmod(0o777)
-            if notify:
-                environment["NOTIFY_SOCKET"] = str(address)
-            command = shlex.split(what["ExecStart"][0])
-            daemon = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, **as_user)
-            STATE.write_text(json.dumps({"pid": daemon.pid, "when_ended": "failed"}))
-            listener.settimeout(0.1)
-            deadline = time.monotonic() + START_LIMIT_S
-            while notify:
-                with suppress(TimeoutError):
-                    if b"READY=1" in listener.recv(65536):
-                        break
-                if daemon.poll() is not None or time.monotonic() > deadline:
-                    return 1
     return 0
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from tests.deploy.server import PREFIX, NoNamespacesError, Server, make_sources, make_wheelhouse
 
+pytestmark = pytest.mark.timeout(300)  # virtual environments are made, and daemons started, beside whatever else a machine does
 ENV = f"{PREFIX}/.env"
 DATA = '/srv/the data "root" 100%'
 
@@ -25,7 +26,7 @@ class World:
         self.kept = directory / "kept"
         self.kept.mkdir()
         self._wheelhouse = make_wheelhouse(directory / "wheelhouse")
-        self.places = directory / "it's \"checked out\" here; $(touch /srv/injected)"
+        self.places = directory / 'it\'s "checked out" here; $(touch /srv/injected)'
         self.old = make_sources(self.places / "old")
         self.new = make_sources(self.places / "new", change=_newer)
 
@@ -73,8 +74,6 @@ def install(server: Server, world: World) -> None:
     second = server.script(world.old, "install.sh", "--init")
     assert second.status == 0, second.said
     server.path(f"{DATA}/classes.json").write_text('[{"Id": 0, "Name": "car"}]')
-
-
 
 
 @pytest.fixture
@@ -146,7 +145,9 @@ def test_an_upgrade_changes_the_version_and_nothing_else_and_can_be_taken_back(w
     start(server)
     template = server.path(f"{PREFIX}/versions/{old}/config.template.yaml")
     template.write_text(f"{template.read_text()}\n# a setting of ours\n")
-    training = server.start(*as_daemon(f"{PREFIX}/versions/{old}/.venv/bin/python", "-c", "import time; time.sleep(600)", "azaion_daemon.training.worker"))
+    training = server.start(
+        *as_daemon(f"{PREFIX}/versions/{old}/.venv/bin/python", "-c", "import time; time.sleep(600)", "azaion_daemon.training.worker")
+    )
 
     for moment in ("copy_ledger", "install_unit"):  # before the switch, and right after it
         assert server.script(world.new, "upgrade.sh", killed_at=moment).status != 0
@@ -253,7 +254,9 @@ def test_two_at_once_do_not_meet(world: World, server: Server) -> None:
 def test_uninstalled_the_data_and_the_secrets_are_as_they_were(world: World, server: Server) -> None:
     current = server.link("current")
     start(server)
-    worker = server.start(*as_daemon(f"{PREFIX}/versions/{current}/.venv/bin/python", "-c", "import time; time.sleep(600)", "azaion_daemon.training.worker"))
+    worker = server.start(
+        *as_daemon(f"{PREFIX}/versions/{current}/.venv/bin/python", "-c", "import time; time.sleep(600)", "azaion_daemon.training.worker")
+    )
     refused = server.script(world.old, "uninstall.sh")
     assert (refused.status, "a training is under way" in refused.said) == (1, True), refused.said
     assert server.running() == current
