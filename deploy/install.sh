@@ -63,8 +63,8 @@ make_accounts() {
 refuse_another() {
     local present=$1
     [ ! -e "$PREFIX/current" ] || [ -L "$PREFIX/current" ] ||
-        die "$PREFIX/current is a directory: an installation by hand. Stop the daemon, let trainings end (or be resumed by this version),
-    move it away, and run this again: mv $PREFIX/current $PREFIX/by-hand. Settings go from its $TEMPLATE to $PREFIX/$TEMPLATE."
+        die "$PREFIX/current is a directory: an installation by hand. Stop the daemon and let a training end, or end its worker (this version
+    resumes it); then: mv $PREFIX/current $PREFIX/by-hand, and run this again. Settings go from its $TEMPLATE to $PREFIX/$TEMPLATE."
     [ ! -e "$SWITCHING" ] || die "an upgrade was cut short. Run deploy/upgrade.sh again, or deploy/upgrade.sh --rollback."
     [ -z "$present" ] || [ "$present" = "$NAME" ] ||
         die "version $present is installed; this is $NAME. Bring it up to date with: $SOURCE/deploy/upgrade.sh"
