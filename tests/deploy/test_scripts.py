@@ -60,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def install(server: Server, world: World) -> None:
     """As an operator does: once (killed, again and again), then with values in .env."""
-    for moment in ('mv -T "$new" "$dir"', "install --quiet --no-deps", "make_env_file", "install_unit"):
+    for moment in ('mv -T "$new" "$dir"', "-m venv", "make_env_file", "install_unit"):
         killed = server.script(world.old, "install.sh", killed_at=moment)
         assert killed.status != 0, killed.said
         assert "is installed" not in killed.said
