@@ -1,5 +1,5 @@
 # Everything runs in .venv, which `make setup` makes and keeps up to date. Nothing outside this directory is touched, but for the
-# distribution's RabbitMQ and Chromium, installed when they are absent; promtool is taken out of its Prometheus.
+# distribution's RabbitMQ, Chromium, shellcheck and systemd-analyze, installed when they are absent; promtool is taken out of its Prometheus.
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench lock clean
 .SILENT:
@@ -32,7 +32,7 @@ bench: setup ## the benchmarks, one after the other; BENCH_ARGS=--quick for shor
 	set -e; for name in $(filter-out _%,$(benchmarks)); do echo "benchmark: $$name"; $(bin)/python -m tests.benchmarks.$$name $(BENCH_ARGS); done
 
 lock: setup ## write the lock files anew from pyproject.toml
-	$(bin)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements/server.txt --extra train pyproject.toml
+	$(bin)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --allow-unsafe --output-file requirements/server.txt --extra train pyproject.toml
 	$(bin)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements/dev.txt --constraint requirements/server.txt --extra train --extra sandbox --extra dev pyproject.toml
 
 clean: ## remove what was built, .venv included

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, and from the distribution RabbitMQ, Chromium,
-# systemd's tools and promtool.
+# Sets up a checkout for development on Debian or Ubuntu: .venv with the locked dependencies, and from the distribution RabbitMQ and what
+# tests look at things with: Chromium, shellcheck, systemd-analyze and promtool.
 # Running it again costs nothing while the lock has not changed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,8 +10,6 @@ LOCK=requirements/dev.txt
 STAMP=$VENV/.installed
 RABBITMQ=/usr/lib/rabbitmq/bin/rabbitmq-server
 POLICY=/usr/sbin/policy-rc.d
-NO_CHROMIUM=$VENV/.no-chromium
-NO_SYSTEMD=$VENV/.no-systemd
 PROMTOOL=$VENV/bin/promtool
 NO_PROMTOOL=$VENV/.no-promtool
 
@@ -105,35 +103,21 @@ install_rabbitmq() {
     say "RabbitMQ is installed"
 }
 
-# A test looks at the reports of trainings with it; nothing else needs it, so the rest goes on without.
-install_chromium() {
-    if command -v chromium >/dev/null || command -v google-chrome >/dev/null || [ -e "$NO_CHROMIUM" ]; then return; fi
+# install_for_tests TOOL PURPOSE PACKAGE...: what a test needs and nothing else, so that the rest goes on without.
+install_for_tests() {
+    tool=$1 purpose=$2 mark=$VENV/.no-$1
+    shift 2
+    if command -v "$tool" >/dev/null || [ -e "$mark" ]; then return; fi
     if ! may_be_root || ! command -v apt-get >/dev/null; then
-        say "Chromium is not installed, so no test will look at reports. To have it, run as root: apt-get install chromium"
+        say "$tool is not installed, so no test will $purpose. To have it, run as root: apt-get install $*"
         return
     fi
-    say "installing Chromium from the distribution"
-    if apt_install chromium fonts-dejavu-core; then
-        say "Chromium is installed"
+    say "installing $tool from the distribution"
+    if apt_install "$@"; then
+        say "$tool is installed"
     else
-        touch "$NO_CHROMIUM"
-        say "apt-get could not install chromium; see above. No test will look at reports. Remove $NO_CHROMIUM to try again."
-    fi
-}
-
-# A test has it look at the unit; nothing of it is started.
-install_systemd() {
-    if command -v systemd-analyze >/dev/null || [ -e "$NO_SYSTEMD" ]; then return; fi
-    if ! may_be_root || ! command -v apt-get >/dev/null; then
-        say "systemd-analyze is not installed, so no test will look at the unit. To have it, run as root: apt-get install systemd"
-        return
-    fi
-    say "installing systemd-analyze from the distribution"
-    if apt_install systemd; then
-        say "systemd-analyze is installed"
-    else
-        touch "$NO_SYSTEMD"
-        say "apt-get could not install systemd; see above. No test will look at the unit. Remove $NO_SYSTEMD to try again."
+        touch "$mark"
+        say "apt-get could not install $tool; see above. No test will $purpose. Remove $mark to try again."
     fi
 }
 
@@ -169,7 +153,8 @@ install_promtool() {
 
 install_python_packages
 install_rabbitmq
-install_chromium
-install_systemd
+command -v google-chrome >/dev/null || install_for_tests chromium "look at reports" chromium fonts-dejavu-core
+install_for_tests systemd-analyze "look at the unit" systemd
+install_for_tests shellcheck "check shell scripts" shellcheck
 install_promtool
 say "ready"
