@@ -52,7 +52,7 @@ def copy_ledger(layout: Layout, to: Path) -> None:
 def is_running(layout: Layout, pid: int) -> bool:
     """Whether the daemon is that process and says that it works."""
     status = read_status(layout)
-    return status is not None and status["state"] == "running" and status["pid"] == pid
+    return (status.get("state"), status.get("pid")) == ("running", pid)
 
 
 def main(arguments: list[str]) -> int:

@@ -96,7 +96,8 @@ def reload_and_wait(layout: Layout, *, wait_s: float) -> dict[str, Any]:
     deadline = asked + wait_s
     while True:
         status = read_status(layout)
-        if status is not None and status["pid"] == pid and status["state"] != "stopped":
+        ours = status.get("pid") == pid
+        if ours and status["state"] != "stopped":
             last = status["config"]["last_reload"]
             if last is not None and last["begun_monotonic"] >= asked:
                 return {"pid": pid, **last}
@@ -104,7 +105,7 @@ def reload_and_wait(layout: Layout, *, wait_s: float) -> dict[str, Any]:
             after = "and was started again, so it has read the configuration anew" if holder else "and does not run any more"
             raise NoAnswerError(f"the daemon (pid {pid}) has ended meanwhile {after}. See: azaion-daemon status, or its log")
         if time.monotonic() > deadline:
-            doing = "is still starting, and reloads when it is ready" if status is None or status["pid"] != pid else "has not answered"
+            doing = "is still starting, and reloads when it is ready" if not ours else "has not answered"
             raise NoAnswerError(
                 f"the daemon (pid {pid}) {doing}; waited {wait_s:.0f} s. What becomes of it will be in its log as config.reloaded or "
                 "config.reload_failed, and in config.last_reload of: azaion-daemon status --json. When nothing comes, its disk or machine "

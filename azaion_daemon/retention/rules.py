@@ -119,7 +119,9 @@ def decide(facts: Facts, settings: RetentionSettings, *, now: float) -> Decision
         now=now,
     )
     kept = {verdict.name for verdict in models if verdict.fate is Fate.STAYS}
-    facts = replace(facts, models=[model for model in facts.models if model.current or directory_of(model) in kept])
+    waiting = {model.sha256 for _, model in _waiting(facts)}
+    still = [model for model in facts.models if model.current or directory_of(model) in kept or model.sha256 in waiting]
+    facts = replace(facts, models=still)
     in_work = _collected(_references_to_jobs(facts))
     from_models = ((model.job, reference) for model, reference in _models(facts) if model.job is not None)
     jobs = _judge(
@@ -133,7 +135,7 @@ def decide(facts: Facts, settings: RetentionSettings, *, now: float) -> Decision
     )
     there = {verdict.name for verdict in jobs if verdict.fate is Fate.STAYS}
     spent = _spent(facts)
-    jobs = tuple(replace(one, fate=Fate.SHRINKS) if one.fate is Fate.STAYS and one.name in spent else one for one in jobs)
+    jobs = tuple(replace(one, fate=Fate.SHRINKS) if one.fate is Fate.STAYS and one.name in spent - in_work.keys() else one for one in jobs)
     datasets = _judge(
         facts.datasets,
         lambda dataset: (dataset.name, dataset.position, dataset.created),

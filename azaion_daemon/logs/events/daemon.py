@@ -71,7 +71,7 @@ EVENTS: dict[str, Event] = {
     "config.reload_failed": Event(
         "error",
         "The new configuration cannot be used, see `error`; everything stays as it was.",
-        ("error",),
+        ("error", "exception"),
         "Correct what `error` names, in .env or config.template.yaml, then `systemctl reload azaion-daemon` again; until then a restart "
         "would end with exit 78.",
     ),
