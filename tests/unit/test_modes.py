@@ -28,8 +28,8 @@ def layout(tmp_path: Path) -> Layout:
 def as_somebody(layout: Layout) -> Iterator[None]:
     """The root belongs to another user, who runs the daemon."""
     for above in layout.root.parents:  # pytest makes its directories for root alone
-        if not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o001)
+        if above.stat().st_mode & 0o011 != 0o011:
+            above.chmod(above.stat().st_mode | 0o011)
     for path in (layout.root, *layout.root.rglob("*")):
         os.chown(path, _SOMEBODY, _SOMEBODY)
     os.seteuid(_SOMEBODY)

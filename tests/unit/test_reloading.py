@@ -304,4 +304,4 @@ async def test_the_new_level_of_the_log_is_in_force_after_the_line_that_says_so(
                 one.config.write_text(text_of(trigger={"min_total": 1}, log={"level": level}))
                 assert (await one.reload()).applied == ("log.level",)
                 logging.getLogger("azaion_daemon.test").warning("after %s", level)
-    assert [line["event"] for line in lines] == ["config.reloaded", "config.reloaded", "after info"]
+    assert [line.get("message", line["event"]) for line in lines] == ["config.reloaded", "config.reloaded", "after info"]
