@@ -120,11 +120,11 @@ def _configuration(document: Mapping[str, Any], now: datetime) -> Iterator[Atten
 
 def _health(document: Mapping[str, Any]) -> Iterator[Attention]:
     for one in several(mapping(document, "health").get("ailing")):
-        long = f" for {duration(one['since_s'])}" if number(one.get("since_s")) else ""
+        long = f" for {duration(one['for_s'])}" if number(one.get("for_s")) else ""
         yield Attention(
             Level.BROKEN,
-            f"{one.get('part', 'a part')} does not get on{long}: {_line(one.get('why') or 'it does not say why')}",
-            "See journalctl -u azaion-daemon -e; the watchdog starts the daemon again by itself",
+            f"the part {one.get('part', '?')} has not got on{long}; it is at: {_line(one.get('what') or 'it does not say what')}",
+            "Look at the disk and at dmesg; the watchdog starts the daemon again by itself (trainings go on)",
         )
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from azaion_daemon.health import Vitals
 from azaion_daemon.ops.attention import Attention, Level, attention
 from tests.unit.test_status_view import DOCUMENT, NOW
 
@@ -23,6 +24,15 @@ def test_nothing_is_said_when_all_is_well() -> None:
     assert found() == []
 
 
+def ailing() -> dict[str, Any]:
+    """What the daemon says of a part that hangs."""
+    now = 0.0
+    vitals = Vitals(clock=lambda: now)
+    with vitals.thread("keep").doing("removing", limit_s=600):
+        now = 700.0
+        return vitals.document()
+
+
 STREAM = WELL["stream"]
 CASES: list[tuple[dict[str, Any], Level, str, str]] = [
     ({"state": "stopped", "process": {"ended": "crashed"}}, Level.BROKEN, "killed or crashed", "journalctl"),
@@ -35,7 +45,7 @@ CASES: list[tuple[dict[str, Any], Level, str, str]] = [
     ({"config": {"file_problem": "no"}}, Level.BROKEN, "a reload or start would fail: no", "config check"),
     ({"config": {"last_reload": {"ok": True, "restart_required": ["log.format"]}}}, Level.WARNING, "for a restart: log.format", "restart"),
     ({"config": {"model_key": False}}, Level.WARNING, "no model key", "AZAION_MODEL_KEY"),
-    ({"health": {"ok": False, "ailing": [{"part": "write", "why": "?", "since_s": 70}]}}, Level.BROKEN, "write does not get on for", ""),
+    ({"health": ailing()}, Level.BROKEN, "the part keep has not got on for 11 min 40 s; it is at: removing", "dmesg"),
     ({"stream": {**STREAM, "paused": "the disk is full"}}, Level.BROKEN, "nothing is taken from the stream", "space"),
     ({"stream": {"connected": False, "not_connected_s": 121.0, "why": "x"}}, Level.BROKEN, "no connection to the broker", "--only broker"),
     ({"stream": {**STREAM, "behind_s": 3700.0}}, Level.WARNING, "behind the annotators", ""),
