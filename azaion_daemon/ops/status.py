@@ -32,7 +32,7 @@ def write_status(layout: Layout, document: dict[str, Any]) -> None:
 
 
 def read_status(layout: Layout) -> dict[str, Any]:
-    """The daemon's last words, and in `process` what can be seen of it from outside.
+    """The daemon's last words, and in `process` beside what it takes of the machine what can be seen of it from outside.
 
     `state` is what is so: `running`, `starting` and `stopping` only while a process holds the root, else `stopped`; `unknown` where that
     cannot be found out, and where no daemon has ever run. Trainings outlive the daemon: how far they are comes from their own directories
@@ -49,7 +49,9 @@ def read_status(layout: Layout) -> dict[str, Any]:
         document["state"] = _UNKNOWN
     written, at = document.get("written"), document.get("written_monotonic")
     ours = locked and holder is not None and document.get("pid") == holder
+    known = document.get("process")
     process: dict[str, Any] = {
+        **(known if isinstance(known, dict) and (ours or not locked) else {}),
         "running": locked,
         "pid": holder,
         "last_seen": written,

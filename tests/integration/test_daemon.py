@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from azaion_daemon.sandbox.broker import Broker
 from azaion_daemon.sandbox.operator import RunningDaemon
 from azaion_daemon.sandbox.scenario import Fate, Scenario, scenario
 from tests.harness import Site, expected_tree, ingested
+from tests.unit import test_metrics as metrics
+from tests.unit import test_status_line as status_line
+from tests.unit import test_status_view as status_view
 
 
 @pytest.fixture
@@ -29,6 +33,15 @@ def wait_until_ingested(daemon: RunningDaemon, shift: Scenario) -> None:
         return bool(ingested(shift).items() <= status["annotations"].items())
 
     daemon.wait_for_status(reached, "everything is ingested")
+
+
+def unknown_keys(pretended: Mapping[str, Any], real: Mapping[str, Any], where: str = "") -> list[str]:
+    """What a status that tests made up has, and a real one has not: whoever reads that reads nothing."""
+    found = [f"{where}{key}" for key in pretended.keys() - real.keys()]
+    for key in pretended.keys() & real.keys():
+        if isinstance(pretended[key], Mapping) and isinstance(real[key], Mapping) and key != "parts":  # by name
+            found += unknown_keys(pretended[key], real[key], f"{where}{key}.")
+    return found
 
 
 def wait_until_consumed(daemon: RunningDaemon, messages: int) -> None:
@@ -203,6 +216,9 @@ def test_the_status_says_what_the_trigger_waits_for(site: Site) -> None:
         assert training["why"] in site.operator.command("status")
         document = json.loads(site.operator.command("status", "--json"))
         assert (document["state"], document["process"]["running"], len(document["requests"])) == ("running", True, 0)
+        assert document["process"]["tasks"] > 5
+        for pretended in (status_line.RUNNING, status_view.DOCUMENT, metrics.full_status()):
+            assert unknown_keys(pretended, document) == []
         broken = [one["what"] for one in document["attention"] if one["level"] == "broken"]
         assert [what for what in broken if "filesystem" not in what] == []  # the machine's disk may be full
         assert (document["config"]["last_reload"], document["ended_by"], document["stream"]["not_connected_s"] < 60) == (None, None, True)

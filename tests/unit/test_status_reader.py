@@ -49,15 +49,17 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def test_a_daemon_is_running_while_it_holds_the_root(layout: Layout) -> None:
-    running(layout)
+    running(layout, process={"tasks": 34})
     with exclusive_lock(layout.lock, busy="busy"):
         document = read_status(layout)
         assert (document["state"], document["process"]["pid"], document["process"]["ended"]) == ("running", os.getpid(), None)
         assert document["process"]["silent_s"] < 25
+        assert document["process"]["tasks"] == 34
         edit(layout.status, written_monotonic=time.monotonic() - 40)
         assert read_status(layout)["process"]["silent_s"] >= 40
         edit(layout.status, pid=1)  # what lies there is of the daemon before
-        assert read_status(layout)["state"] == "starting"
+        before = read_status(layout)
+        assert (before["state"], "tasks" in before["process"]) == ("starting", False)
         layout.status.unlink()
         assert read_status(layout)["state"] == "starting"
     assert read_status(layout)["state"] == "unknown"
