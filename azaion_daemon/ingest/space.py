@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import ByteSize
+
 from azaion_daemon.errors import DiskFullError
 from azaion_daemon.health import waiting_for
 from azaion_daemon.logs import get_logger
@@ -48,8 +50,11 @@ class Space:
         def shortage() -> str | None:
             with storage("looking at the free space of"):
                 disk = os.statvfs(self._root)
-            free, least_bytes = disk.f_bavail * disk.f_frsize, least()
-            return f"{free} bytes are free, less than the {least_bytes} of ingest.min_free_disk" if free < least_bytes else None
+            free, wanted = (ByteSize(number) for number in (disk.f_bavail * disk.f_frsize, least()))
+            if free >= wanted:
+                return None
+            there, asked_for = (number.human_readable(separator=" ") for number in (free, wanted))
+            return f"{there} are free below {self._root}, less than the {asked_for} of ingest.min_free_disk"
 
         waiting = object()
         try:
