@@ -49,7 +49,7 @@ from azaion_daemon.settings import Settings, load_settings
 from azaion_daemon.signals import Signals
 from azaion_daemon.store.layout import Layout
 from azaion_daemon.store.ledger import Ledger, LedgerThread
-from azaion_daemon.store.modes import close_root, open_secrets
+from azaion_daemon.store.modes import close_root, open_secrets, secret_files
 from azaion_daemon.store.root import lock_root, open_root
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.stream.resume import Resume
@@ -122,7 +122,7 @@ def _prepare_and_serve(settings: Settings, config: Path, signals: Signals, notif
 def _say_what_is_open(settings: Settings, config: Path, layout: Layout) -> None:
     for opened in close_root(layout):
         log.warning("root.was_open", path=str(opened.path), mode=f"{opened.mode:04o}", now=f"{opened.now:04o}")
-    for opened in open_secrets(config, settings.publish.cdn_credentials_file, settings.stream.client_key_file):
+    for opened in open_secrets(*secret_files(settings, config)):
         log.warning("secret.open", path=str(opened.path), mode=f"{opened.mode:04o}")
 
 

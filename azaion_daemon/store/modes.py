@@ -8,10 +8,12 @@ a checkpoint into a job, is as good as the daemon.
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from azaion_daemon.errors import RootError
+from azaion_daemon.settings import Settings
 from azaion_daemon.store.layout import Layout
 
 UMASK = 0o027
@@ -64,14 +66,18 @@ def _close(path: Path, forbidden: int) -> Opened | None:
     return Opened(path, mode, stat.S_IMODE(path.stat().st_mode))
 
 
-def open_secrets(*files: Path | None) -> list[Opened]:
+def secret_files(settings: Settings, config: Path) -> list[Path]:
+    """Files outside of the root that may hold secrets: the configuration, what it is made from, and those that it names."""
+    named = (settings.publish.cdn_credentials_file, settings.stream.client_key_file)
+    return [config, config.with_name(".env"), *(file for file in named if file is not None)]
+
+
+def open_secrets(*files: Path) -> list[Opened]:
     """Of files that hold secrets those that others can read, or more than their owner can write. One that is not there is passed over."""
     found = []
     for file in files:
-        try:
-            mode = stat.S_IMODE(file.stat().st_mode) if file is not None else 0
-        except OSError:  # whoever needs it says so
-            continue
-        if file is not None and mode & _OTHERS:
-            found.append(Opened(file, mode, mode))
+        with suppress(OSError):  # whoever needs it says so
+            mode = stat.S_IMODE(file.stat().st_mode)
+            if mode & _OTHERS:
+                found.append(Opened(file, mode, mode))
     return found

@@ -184,7 +184,7 @@ def test_files_with_passwords_are_closed_to_others(tmp_path: Path) -> None:
     env.write_text("")
     env.chmod(0o664)
     finding = judge_files([config, env])
-    assert (finding.outcome, finding.remedy) == (WARNING, f"chmod 640 {env}")
+    assert (finding.outcome, finding.remedy) == (WARNING, f"chmod o-rwx,g-w {env}")
 
 
 class Ward(NamedTuple):

@@ -93,4 +93,4 @@ def test_a_secret_that_others_can_read_is_found(tmp_path: Path, mode: int, *, is
     secret = tmp_path / "cdn.yaml"
     secret.write_text("")
     secret.chmod(mode)
-    assert bool(open_secrets(secret, None, tmp_path / "absent")) is is_open
+    assert bool(open_secrets(secret, tmp_path / "absent")) is is_open

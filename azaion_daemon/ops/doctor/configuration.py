@@ -3,13 +3,14 @@
 import asyncio
 import os
 import pwd
-import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from azaion_daemon.ops.doctor.findings import Area, Finding, Outcome, Subject
 from azaion_daemon.ops.doctor.patient import Patient
 from azaion_daemon.store.layout import Layout
+from azaion_daemon.store.modes import open_secrets, secret_files
 
 
 async def _settings(patient: Patient) -> Finding:
@@ -24,28 +25,19 @@ async def _settings(patient: Patient) -> Finding:
 
 async def _files(patient: Patient) -> Finding:
     assert patient.config is not None
-    config = patient.config.absolute()
-    return await asyncio.to_thread(judge_files, [config, config.with_name(".env")])
+    return await asyncio.to_thread(judge_files, secret_files(patient.settings, patient.config.absolute()))
 
 
-def judge_files(paths: list[Path]) -> Finding:
-    """Whether files that hold passwords are open to others. One that is not there is passed over."""
-    looked, faults, remedies = [], [], []
-    for path in paths:
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-        except FileNotFoundError:
-            continue
-        looked.append(f"{path} ({mode:o})")
-        if mode & 0o004:
-            faults.append(f"everybody may read the passwords in {path} (mode {mode:o})")
-        if mode & 0o022:
-            faults.append(f"others than its owner may change {path} (mode {mode:o})")
-        if mode & 0o026:
-            remedies.append(f"chmod 640 {path}")
-    if faults:
-        return Finding(Outcome.WARNING, "; ".join(faults), "; ".join(remedies))
-    return Finding.ok(f"the passwords are closed to others: {', '.join(looked)}")
+def judge_files(paths: Sequence[Path]) -> Finding:
+    """Whether files that hold secrets are open to others. One that is not there is passed over."""
+    if opened := open_secrets(*paths):
+        return Finding(
+            Outcome.WARNING,
+            "; ".join(f"others than its owner and its group may use the secrets in {one.path} (mode {one.mode:o})" for one in opened),
+            "; ".join(f"chmod o-rwx,g-w {one.path}" for one in opened),
+        )
+    there = ", ".join(str(path) for path in paths if path.exists())
+    return Finding.ok(f"the secrets are closed to others: {there}")
 
 
 async def _user(patient: Patient) -> Finding:
