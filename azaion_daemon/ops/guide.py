@@ -33,7 +33,7 @@ With `jq`, and `-o cat` so that the journal adds nothing:
 
     journalctl -u azaion-daemon -o cat --since today | jq -c 'select(.level == "warning" or .level == "error")'
     journalctl -u azaion-daemon -o cat -f | jq -r '"\\(.timestamp[11:19]) \\(.event) \\(.why // .error // "")"'
-    journalctl -u azaion-daemon -o cat | jq -c 'select(.job == "20260504-083000")'
+    journalctl -u azaion-daemon -o cat | jq -c 'select(.job == "20260504T083000Z")'
     journalctl -u azaion-daemon -o cat | jq -r 'select(.level != "info") | .event' | sort | uniq -c | sort -rn
     journalctl -u azaion-daemon -o cat --since -1h | jq -s 'map(select(.event == "ingest.batch").annotations) | add'
 """
