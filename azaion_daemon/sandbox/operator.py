@@ -38,6 +38,7 @@ class Operator:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         write_template(self.directory / "config.template.yaml", overrides)
+        (self.directory / ".env").touch(0o600)  # it has passwords
         (self.directory / ".env").write_text(dotenv)
         self.command("config", "render", "--env-file", ".env")
 
