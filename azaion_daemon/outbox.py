@@ -130,6 +130,8 @@ class Outbox:
         self._repeats = Repeats()
         self._due = asyncio.Event()
         self._changed = False
+        self._asked = False
+        """Whether an operator has asked for a try since the one under way began: that one may have seen nothing of what is new."""
         self._swapping = False
         self.publishing: int | None = None
         """The serial of the release that is being tried just now."""
@@ -150,6 +152,7 @@ class Outbox:
         self._changed |= settings != self._settings  # a second reload must not hide the first
         self._repeats.clear()  # who asks for another try wants to hear what becomes of it
         self._settings = settings
+        self._asked = True
         self._due.set()
 
     async def run(self) -> Never:
@@ -159,7 +162,7 @@ class Outbox:
         tidied = False
         while True:
             self._due.clear()
-            self._changed = False
+            self._changed = self._asked = False
             await self._settle_jobs()
             release = await self._next()
             if release is not None and self._settings.model_key is not None:
@@ -260,6 +263,8 @@ class Outbox:
     async def _postpone(self, release: Release, why: str, wait_s: float | None, attempts: int = 0) -> None:
         """Say why a release waits, and wait, or until something changes. One that was superseded meanwhile stays so."""
         self.failures += attempts > 0
+        if self._asked:  # other credentials, for one: without another try at once it would wait for what is there already
+            wait_s = 0.0
         tries = Tries(attempts, None if wait_s is None else self._clock() + wait_s)
         if not await self._record(self._ledger.postpone_release, release.serial, why, details=asdict(tries)):
             return

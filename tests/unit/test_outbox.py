@@ -36,6 +36,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.failures: list[Exception] = []
+        self.late_failures: list[Exception] = []
         self.calls: list[int] = []
         self.done: list[int] = []
         self.begun, self.may_swap, self.swapping, self.may_end = (asyncio.Event() for _ in range(4))
@@ -51,6 +52,8 @@ class Scripted:
         if self.failures:
             raise self.failures.pop(0)
         await self.may_swap.wait()
+        if self.late_failures:
+            raise self.late_failures.pop(0)
         await before_swap()
         self.swapping.set()
         await self.may_end.wait()
@@ -311,6 +314,19 @@ async def test_other_settings_begin_an_attempt_anew(site: Site) -> None:
         await site.until(lambda: len(site.publisher.calls) == 2)
         site.publisher.may_swap.set()
         await site.until(lambda: site.publisher.done)
+
+
+async def test_what_is_reloaded_while_an_attempt_is_refused_is_tried_at_once(site: Site) -> None:
+    site.publisher.may_swap.clear()
+    site.publisher.late_failures = [LoginRefusedError("wrong password")]
+    await site.trained("a")
+    async with site.running():
+        await site.publisher.begun.wait()
+        site.outbox.reconfigure(SETTINGS)  # it is the platform's password that is another one
+        await asyncio.sleep(0.1)
+        site.publisher.may_swap.set()
+        await site.until(lambda: site.publisher.done)
+    assert site.publisher.calls == [1, 1]
 
 
 async def test_why_a_release_waits_is_said_at_once_when_it_changes_and_else_ever_more_rarely(
