@@ -182,6 +182,10 @@ class Server:
         return calls.read_text().splitlines() if calls.exists() else []
 
     def listing(self, *paths: str) -> list[str]:
-        """Every file below some paths, with mode, owner, size, time of change and digest."""
-        find = 'find "$@" -printf "%p %M %U:%G %T@ %l\\n" | sort; find "$@" -type f -print0 | sort -z | xargs -0 sha256sum'
-        return self.run("bash", "-c", find, "-", *paths).said.splitlines()
+        """Everything below some paths, with mode and owner; files with time of change and digest too.
+
+        Directories' own times tell that something lay there for a moment, such as what doctor tries.
+        """
+        names = 'find "$@" -type d -printf "%p %M %U:%G\\n" -o -printf "%p %M %U:%G %T@ %l\\n" | sort'
+        contents = 'find "$@" -type f -print0 | sort -z | xargs -0 sha256sum'
+        return self.run("bash", "-c", f"{names}; {contents}", "-", *paths).said.splitlines()
