@@ -116,11 +116,16 @@ async def test_a_worker_killed_when_all_epochs_are_done_does_not_train_again(
 ) -> None:
     job = make_job()
 
-    def kill(progress: Progress) -> None:
-        if progress.phase is phase and (identity := job.read_identity()) is not None:
-            os.kill(identity.pid, signal.SIGKILL)
+    async def kill() -> None:
+        while (progress := job.read_progress()) is None or progress.phase is not phase:  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.005)  # a phase may be over before the pool looks again
+        identity = job.read_identity()
+        assert identity is not None
+        os.kill(identity.pid, signal.SIGKILL)
 
-    killed = await pool.run(job, kill)
+    killing = asyncio.create_task(kill())
+    killed = await pool.run(job)
+    assert killing.done(), killed
     assert f"SIGKILL in phase {phase}" in killed.reason
     for name in unmarked:
         (job.path / name).unlink()
