@@ -132,7 +132,7 @@ def _ingest(document: Mapping[str, Any]) -> Iterator[Attention]:
     stream = mapping(document, "stream")
     if document.get("state") != "stopped":
         if paused := stream.get("paused"):
-            do = "Free some space on the root's filesystem (`azaion-daemon dataset show`, `model list`); it goes on by itself"
+            do = "Free some space on the root's filesystem (`azaion-daemon dataset list`, `model list` say what is there); it goes on by itself"
             yield Attention(Level.BROKEN, f"nothing is taken from the stream: {_line(paused)}", do)
         away = stream.get("not_connected_s")
         if not stream.get("connected") and number(away) and away > _LONG_S:
@@ -149,7 +149,7 @@ def _ingest(document: Mapping[str, Any]) -> Iterator[Attention]:
         yield Attention(
             Level.NOTE,
             f"{quarantined:,} {messages} in quarantine",
-            "See why: azaion-daemon quarantine list; after a fix: quarantine replay",
+            "See why: azaion-daemon quarantine list; after a fix: quarantine replay --all",
         )
 
 

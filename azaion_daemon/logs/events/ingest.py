@@ -13,7 +13,7 @@ EVENTS: dict[str, Event] = {
         "warning",
         "So many messages (`count`) of a batch, the first at `position`, could not be decoded or applied; they are kept in the quarantine.",
         ("why", "position", "count", "repeated", "for_s"),
-        "`azaion-daemon quarantine list`. Have the producer mended, then `azaion-daemon quarantine replay`.",
+        "`azaion-daemon quarantine list`. Have the producer mended, then `azaion-daemon quarantine replay --all`.",
     ),
     "ingest.rejected_transition": Event(
         "warning",
