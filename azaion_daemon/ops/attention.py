@@ -132,7 +132,7 @@ def _ingest(document: Mapping[str, Any]) -> Iterator[Attention]:
     stream = mapping(document, "stream")
     if document.get("state") != "stopped":
         if paused := stream.get("paused"):
-            do = "Free some space on the root's filesystem (`azaion-daemon dataset list`, `model list` say what is there); it goes on by itself"
+            do = "Free some space on the root's filesystem (see `azaion-daemon dataset list`, `model list`); it goes on by itself"
             yield Attention(Level.BROKEN, f"nothing is taken from the stream: {_line(paused)}", do)
         away = stream.get("not_connected_s")
         if not stream.get("connected") and number(away) and away > _LONG_S:
@@ -143,6 +143,11 @@ def _ingest(document: Mapping[str, Any]) -> Iterator[Attention]:
             yield Attention(
                 Level.WARNING, f"ingest is {duration(behind)} behind the annotators", "Look whether the disk or the processor is the limit"
             )
+    lost = mapping(document, "log").get("lost_lines")
+    if number(lost) and lost and document.get("state") != "stopped":
+        lines = "line of the log was" if lost == 1 else "lines of the log were"
+        do = "See journalctl --disk-usage and systemctl status systemd-journald: nobody reads fast enough, or a disk is full"
+        yield Attention(Level.NOTE, f"{lost:,} {lines} lost since the start", do)
     quarantined = mapping(document, "annotations").get("quarantined")
     if number(quarantined) and quarantined:
         messages = "message is" if quarantined == 1 else "messages are"
@@ -191,6 +196,13 @@ def _training(document: Mapping[str, Any], now: datetime) -> Iterator[Attention]
 
 def _releases(document: Mapping[str, Any]) -> Iterator[Attention]:
     waiting = [one for one in several(document.get("releases")) if one.get("state") == "waiting" and not one.get("under_way")]
+    if mapping(document, "api").get("login_refused") is True and document.get("state") != "stopped":
+        yield Attention(
+            Level.WARNING,
+            "the platform refuses the login, which is not tried again by itself: releases wait",
+            "Correct AZAION_API_EMAIL and AZAION_API_PASSWORD in .env, then: systemctl reload azaion-daemon",
+        )
+        return
     if not waiting or mapping(document, "config").get("model_key") is False:  # which is said already
         return
     last = waiting[-1]

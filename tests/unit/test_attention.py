@@ -49,6 +49,7 @@ CASES: list[tuple[dict[str, Any], Level, str, str]] = [
     ({"stream": {**STREAM, "paused": "the disk is full"}}, Level.BROKEN, "nothing is taken from the stream", "space"),
     ({"stream": {"connected": False, "not_connected_s": 121.0, "why": "x"}}, Level.BROKEN, "no connection to the broker", "--only broker"),
     ({"stream": {**STREAM, "behind_s": 3700.0}}, Level.WARNING, "behind the annotators", ""),
+    ({"log": {"lost_lines": 1200}}, Level.NOTE, "1,200 lines of the log were lost", "journald"),
     ({"annotations": {"quarantined": 1}}, Level.NOTE, "1 message is in quarantine", "quarantine list"),
     ({"disk": {"pressure": "high", "used_percent": 81.0}}, Level.WARNING, "81.0% full", "room"),
     ({"disk": {"pressure": "critical", "inodes_free": 5, "inodes_total": 100}}, Level.BROKEN, "5 more files fit", "room"),
@@ -56,6 +57,7 @@ CASES: list[tuple[dict[str, Any], Level, str, str]] = [
     ({"gpus": [{"index": 1, "faults": ["it is divided (MIG): end that"]}]}, Level.BROKEN, "GPU 1 is not used: it is divided", "end that"),
     ({"training": {"jobs": [{"id": "J", "state": "held"}]}}, Level.WARNING, "the model of job J is held", "model promote J"),
     ({"releases": [{"serial": 3, "state": "waiting", "why": "no."}]}, Level.WARNING, "release 3 waits: no", "--only publishing"),
+    ({"api": {"login_refused": True}, "releases": [{"serial": 3, "state": "waiting", "why": "no."}]}, Level.WARNING, "the login", ".env"),
 ]  # fmt: skip
 
 
