@@ -220,6 +220,7 @@ class Outbox:
                 return await self._publisher.publish(Path(model.path), release.serial, facts, sha256=model.sha256, before_swap=before_swap)
 
         attempt = asyncio.ensure_future(publish())
+        asked_again = False
         try:
             while not attempt.done():
                 waiting = asyncio.ensure_future(self._due.wait())
@@ -229,14 +230,13 @@ class Outbox:
                 if attempt.done():
                     break
                 self._due.clear()
+                asked_again = True
                 if not self._swapping and (self._changed or await self._is_superseded(release)):
                     return None
         finally:
-            if not attempt.done():
-                attempt.cancel()
-                await asyncio.wait({attempt})
-                if not attempt.cancelled():
-                    attempt.exception()  # seen: how an attempt ends that was given up is of no interest
+            if asked_again:  # what has changed may be what this attempt fails for, which has begun with what was before: no pause then
+                self._due.set()
+            await _call_off(attempt)
             await asyncio.to_thread(give_back_memory)  # the parts of a model were in it, and the next release may be days away
         return await attempt
 
@@ -298,6 +298,14 @@ class Outbox:
                     log.warning("release.no_space", why=str(error), repeated=seen.times, for_s=seen.for_s)
                 with waiting_for("space"):
                     await asyncio.sleep(_NO_SPACE_S)
+
+
+async def _call_off(attempt: "asyncio.Future[Published]") -> None:
+    if not attempt.done():
+        attempt.cancel()
+        await asyncio.wait({attempt})
+        if not attempt.cancelled():
+            attempt.exception()  # seen: how an attempt ends that was given up is of no interest
 
 
 def shown(release: Release, publishing: int | None) -> dict[str, Any]:

@@ -48,9 +48,9 @@ class Scripted:
     async def publish(self, model: Path, serial: int, facts: ReleaseFacts, *, sha256: str, before_swap: BeforeSwap) -> Published:
         self.calls.append(serial)
         self.begun.set()
+        await self.may_swap.wait()
         if self.failures:
             raise self.failures.pop(0)
-        await self.may_swap.wait()
         await before_swap()
         self.swapping.set()
         await self.may_end.wait()
@@ -221,6 +221,19 @@ async def test_a_refused_login_waits_for_an_operator(site: Site) -> None:
         release = await site.until_why("wrong password")
         assert Tries.of(release).next_try is None
         site.outbox.reconfigure(SETTINGS)
+        await site.until(lambda: site.publisher.done)
+    assert site.publisher.calls == [1, 1]
+
+
+async def test_a_reload_during_an_attempt_that_is_refused_for_what_was_before_has_it_tried_again_at_once(site: Site) -> None:
+    site.publisher.may_swap.clear()
+    site.publisher.failures = [LoginRefusedError("the old password")]
+    await site.trained("a")
+    async with site.running():
+        await site.publisher.begun.wait()
+        site.outbox.reconfigure(SETTINGS)  # the credentials are not its own
+        await asyncio.sleep(0.1)  # it is heard while the attempt goes on
+        site.publisher.may_swap.set()
         await site.until(lambda: site.publisher.done)
     assert site.publisher.calls == [1, 1]
 
