@@ -26,6 +26,7 @@ class Notifier:
         self._address = _socket_address(address or "")
         self._owed: dict[str, str] = {}
         self._status = ""
+        self._stopping = False
 
     @classmethod
     def taken_from(cls, environment: MutableMapping[str, str]) -> "Notifier":
@@ -44,15 +45,17 @@ class Notifier:
 
     @contextmanager
     def reloading(self) -> Iterator[None]:
-        """The configuration is read again while the context lasts."""
+        """The configuration is read again while the context lasts, which a stop may cut short: a daemon that stops is not ready again."""
         self._send(RELOADING="1", MONOTONIC_USEC=str(time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000))
         try:
             yield
         finally:
-            self._send(READY="1")
+            if not self._stopping:
+                self._send(READY="1")
 
     def stopping(self, sentence: str) -> None:
         """The stop has begun."""
+        self._stopping = True
         self._send(STOPPING="1", STATUS=_one_line(sentence))
 
     def extend(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ import yaml
 from dotenv.parser import parse_stream
 
 from azaion_daemon.errors import ConfigError
-from azaion_daemon.settings import parse_settings, yaml_problem
+from azaion_daemon.settings import FIRST_LINE, LAST_LINE, parse_settings, yaml_problem
 from azaion_daemon.store.durable import replace_durably
 
 CONFIG_MODE = 0o640
@@ -131,19 +131,20 @@ def _scalar(value: str) -> str:
 
 
 def render_file(*, env_file: Path | None, template: Path, output: Path, process: Mapping[str, str] | None = None) -> None:
-    """Render a template file to a configuration file, which is replaced only by a valid one.
+    """Render a template file to a configuration file, which is replaced only by a valid one, and says where it ends.
 
     Raises:
         ConfigError: As in `render`, or the outcome is not a valid configuration. Nothing is written then.
     """
     try:
-        text = template.read_text(encoding="utf-8")
+        text = template.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the template {template} cannot be read: {error}") from error
     environment = read_environment(env_file, os.environ if process is None else process)
     rendered = render(text, environment, source=str(template))
     parse_settings(rendered, source=f"{template}, rendered,")
+    whole = "\n".join([FIRST_LINE, rendered.removesuffix("\n"), LAST_LINE, ""])
     try:
-        replace_durably(output, rendered.encode(), mode=CONFIG_MODE)
+        replace_durably(output, whole.encode(), mode=CONFIG_MODE)
     except OSError as error:
         raise ConfigError(f"{output} cannot be written: {error.strerror}") from error

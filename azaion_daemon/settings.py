@@ -29,6 +29,9 @@ from azaion_daemon.sections import (
     TriggerSettings,
 )
 
+FIRST_LINE = "# Rendered by azaion-daemon config render from .env and the template: change those. Without its last line it is refused."
+LAST_LINE = "# End of the rendered configuration."
+"""What begins so must have this line too. Half a file may be valid, and would silently be without the sections that are optional."""
 _MOST_BYTES = 1 << 20
 _QUOTED = re.compile(r"'(?!<)[^']{2,}'|\"[^\"]{2,}\"")
 
@@ -86,8 +89,12 @@ def parse_settings(text: str, *, source: str) -> Settings:
     """Validate the text of a configuration file; `source` is what the error calls it.
 
     Raises:
-        ConfigError: As in `load_settings`. Values are never part of the message, since they may be secret.
+        ConfigError: As in `load_settings`, or it was rendered and has lost its end. Values are never part of the message, since they may
+            be secret.
     """
+    lines = text.split("\n")
+    if lines[0] == FIRST_LINE and LAST_LINE not in lines:
+        raise ConfigError(f"{source} is cut short: its last line is missing. Make it again with: azaion-daemon config render")
     try:
         data = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -105,13 +106,20 @@ def reload_and_wait(layout: Layout, *, wait_s: float) -> dict[str, Any]:
             after = "and was started again, so it has read the configuration anew" if holder else "and does not run any more"
             raise NoAnswerError(f"the daemon (pid {pid}) has ended meanwhile {after}. See: azaion-daemon status, or its log")
         if time.monotonic() > deadline:
-            doing = "is still starting, and reloads when it is ready" if not ours else "has not answered"
+            doing = "is still starting, and reloads when it is ready" if not ours else _said_of_silence(status, asked)
             raise NoAnswerError(
                 f"the daemon (pid {pid}) {doing}; waited {wait_s:.0f} s. What becomes of it will be in its log as config.reloaded or "
                 "config.reload_failed, and in config.last_reload of: azaion-daemon status --json. When nothing comes, its disk or machine "
                 "is overloaded or hangs."
             )
         time.sleep(_POLL_S)
+
+
+def _said_of_silence(status: Mapping[str, Any], asked: float) -> str:
+    """An answer is part of the status, which on a full disk cannot be written."""
+    if status["written_monotonic"] >= asked:
+        return "has not answered"
+    return "has not answered, nor has it written its status since it was asked (is the disk full?)"
 
 
 def said_of_reload(document: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import httpx
 from pydantic import SecretStr
 
 from azaion_daemon.errors import OperatorError
+from azaion_daemon.health import waiting_for
 from azaion_daemon.sections import ApiSettings
 
 _MOST_BYTES = 64 << 20
@@ -69,19 +70,20 @@ async def exchange(session: Session, method: str, path: str, **request: Any) -> 
         TimeoutError: It took too long as a whole.
         OperatorError: `api.ca_file` is of no use.
     """
-    async with (
-        asyncio.timeout(_TIMEOUTS_A_CALL * session.settings.timeout_s),
-        _client(session).stream(method, path, **request) as answer,
-    ):
-        if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":  # a few bytes of it may become gigabytes
-            raise httpx.DecodingError(f"the answer is packed ({packed[:20]}), which was not asked for")
-        size = 0
-        content = []
-        async for chunk in answer.aiter_raw():
-            size += len(chunk)
-            if size > _MOST_BYTES:
-                raise httpx.DecodingError(f"the answer is longer than {_MOST_BYTES} bytes")
-            content.append(chunk)
+    with waiting_for("the platform's answer"):  # which has a limit of its own, and operators may raise it above that of a step
+        async with (
+            asyncio.timeout(_TIMEOUTS_A_CALL * session.settings.timeout_s),
+            _client(session).stream(method, path, **request) as answer,
+        ):
+            if (packed := answer.headers.get("Content-Encoding", "identity")) != "identity":  # a few bytes of it may become gigabytes
+                raise httpx.DecodingError(f"the answer is packed ({packed[:20]}), which was not asked for")
+            size = 0
+            content = []
+            async for chunk in answer.aiter_raw():
+                size += len(chunk)
+                if size > _MOST_BYTES:
+                    raise httpx.DecodingError(f"the answer is longer than {_MOST_BYTES} bytes")
+                content.append(chunk)
     headers = [(name, value) for name, value in answer.headers.multi_items() if name not in {"content-encoding", "transfer-encoding"}]
     return httpx.Response(answer.status_code, headers=headers, content=b"".join(content), request=answer.request)
 

@@ -21,7 +21,7 @@ import httpx
 from pydantic import SecretStr
 
 from azaion_daemon.errors import OutsideError
-from azaion_daemon.health import waiting_for
+from azaion_daemon.health import holding, waiting_for
 from azaion_daemon.logs import get_logger
 from azaion_daemon.logs.folding import Repeats
 from azaion_daemon.publish import answers
@@ -221,7 +221,7 @@ class PlatformClient:
             await session.close()
 
     async def _valid_token(self, session: Session, refused: SecretStr | None = None) -> SecretStr:
-        async with session.login:
+        async with holding(session.login, "a login that is under way"):
             if session.refusal:
                 raise LoginRefusedError(session.refusal)
             if (left_s := session.not_before - time.monotonic()) > 0:

@@ -16,7 +16,7 @@ from tests.manager import Manager, Word
 
 PARTS = {
     "consume", "write", "write: take", "write: make durable", "write: place", "write: sync", "trigger", "conduct", "digest", "publish",
-    "keep", "answer", "reload", "gpus", "report", "ledger",
+    "keep", "answer", "reload", "log in", "gpus", "report", "ledger",
 }  # fmt: skip
 
 

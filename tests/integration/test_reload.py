@@ -108,7 +108,7 @@ def test_under_load_everything_live_takes_effect_and_no_message_is_lost_or_doubl
             site.operator.config.write_text(good.replace("stream:", "stream: ["))
             refused(site, "is not valid YAML")
             site.operator.config.write_text(good[: good.index("training:")])
-            refused(site, "training: is missing")
+            refused(site, "is cut short")
             site.operator.config.write_bytes(good.encode() + b"\xff")
             refused(site, "cannot be read")
             site.operator.config.write_text(good.replace("batch_messages:", "batch_mesages:"))

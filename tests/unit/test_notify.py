@@ -46,6 +46,16 @@ def test_a_life_is_told_in_the_words_of_the_protocol(address: str) -> None:
     ]
 
 
+def test_a_reload_that_a_stop_cuts_short_does_not_end_with_ready(tmp_path: Path) -> None:
+    with Manager(str(tmp_path / "notify")) as manager:
+        notifier = Notifier(str(tmp_path / "notify"))
+        with notifier.reloading():
+            notifier.stopping("Stopping")
+        notifier.status("Stopping; position 1")
+        words = said(manager, 3)
+    assert [next(iter(word)) for word in words] == ["RELOADING", "STOPPING", "STATUS"]
+
+
 def test_what_nobody_heard_is_said_with_the_next_word_but_for_pings(tmp_path: Path) -> None:
     notifier = Notifier(str(tmp_path / "notify"), watchdog_s=60)
     notifier.ping()

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from pydantic import HttpUrl, SecretStr
 
+from azaion_daemon.health import Vitals
 from azaion_daemon.publish.platform import PlatformClient, PlatformError, RetryRule
 from azaion_daemon.sections import ApiSettings
 
@@ -50,6 +51,19 @@ async def client(url: str, tmp_path: Path) -> AsyncIterator[PlatformClient]:
     settings = ApiSettings(url=HttpUrl(url), email="u@x.io", password=SecretStr("hush"), hardware="h", timeout_s=20)
     async with PlatformClient(settings, tmp_path / "hardware.txt", retry=ONCE) as made:
         yield made
+
+
+async def test_a_slow_platform_is_waited_for_by_name(hostile: Hostile, client: PlatformClient) -> None:
+    vitals = Vitals(patience=1e-9)  # no step may take any time
+    seen: list[tuple[bool, str]] = []
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        seen.append((vitals.judged().ok, vitals.document()["parts"]["publish"]["what"]))
+        return web.json_response([])
+
+    hostile.answer = slow
+    await vitals.watched("publish", client.list("models"))
+    assert seen == [(True, "waiting for the platform's answer")]
 
 
 async def test_an_answer_without_end_is_given_up(hostile: Hostile, client: PlatformClient) -> None:

@@ -101,9 +101,20 @@ def test_another_command_that_holds_the_root_is_left_alone(layout: Layout) -> No
 def test_an_answer_from_before_is_none(layout: Layout) -> None:
     with held(layout, "daemon") as process:
         says(layout, process.pid, time.monotonic())
-        with pytest.raises(NoAnswerError, match="has not answered; waited 0 s"):
+        with pytest.raises(NoAnswerError, match=r"nor has it written its status .* \(is the disk full\?\); waited 0 s"):
             reload_and_wait(layout, wait_s=0.3)
         assert process.poll() is None
+
+
+def test_a_status_that_is_written_without_an_answer_is_none(layout: Layout) -> None:
+    with held(layout, "daemon") as process:
+        before = time.monotonic()
+        says(layout, process.pid, before)
+        later = threading.Timer(0.3, lambda: says(layout, process.pid, before))
+        later.start()
+        with pytest.raises(NoAnswerError, match="has not answered; waited 2 s"):
+            reload_and_wait(layout, wait_s=2)
+        later.join()
 
 
 def test_the_answer_that_came_after_is_the_one(layout: Layout) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from azaion_daemon.errors import ConfigError
 from azaion_daemon.rendering import read_environment, render, render_file
-from azaion_daemon.settings import load_settings
+from azaion_daemon.settings import LAST_LINE, load_settings, parse_settings
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE, EXAMPLE = ROOT / "config.template.yaml", ROOT / ".env.example"
@@ -312,6 +312,30 @@ def test_the_configuration_is_readable_by_owner_and_group_only(tmp_path: Path, e
     finally:
         os.umask(before)
     assert stat.S_IMODE(output.stat().st_mode) == 0o640
+
+
+def test_a_rendered_file_that_is_cut_off_anywhere_is_refused(tmp_path: Path, env: Path) -> None:
+    text = rendered(tmp_path, env, AZAION_MODEL_KEY="key").read_text()
+    assert parse_settings(text, source="c").publish.model_key is not None
+    valid_but_for_its_end = 0
+    for end in (match.end() for match in re.finditer("\n", text.removesuffix("\n"))):
+        with pytest.raises(ConfigError) as refused:
+            parse_settings(text[:end], source="c")
+        valid_but_for_its_end += "is cut short" in str(refused.value) and "publish" not in text[:end]
+    assert valid_but_for_its_end  # so optional sections cannot get lost
+
+
+def test_what_is_written_by_hand_needs_no_last_line_and_what_is_added_does_not_hurt(tmp_path: Path, env: Path) -> None:
+    text = rendered(tmp_path, env).read_text()
+    assert parse_settings(text.partition("\n")[2].replace(LAST_LINE, ""), source="c") == parse_settings(text, source="c")
+    assert parse_settings(text + "log: {level: debug}\n", source="c").log.level == "debug"
+
+
+def test_a_template_with_a_byte_order_mark_or_without_a_last_line_break_is_one(tmp_path: Path, env: Path) -> None:
+    template = tmp_path / "template.yaml"
+    template.write_text(TEMPLATE.read_text().rstrip(), encoding="utf-8-sig")
+    render_file(env_file=env, template=template, output=tmp_path / "config.yaml", process={})
+    assert load_settings(tmp_path / "config.yaml").stream.port == 5552
 
 
 def test_a_directory_that_is_missing_is_an_error_with_the_path(tmp_path: Path, env: Path) -> None:

@@ -95,4 +95,4 @@ def test_nothing_takes_from_a_worker_what_it_needs_when_the_unit_stops_or_while_
 def test_an_error_of_the_operators_is_not_tried_again_and_anything_else_is_for_ever() -> None:
     found = directives()
     assert found["RestartPreventExitStatus"] == [str(os.EX_CONFIG)]
-    assert (found["Restart"], found["StartLimitIntervalSec"]) == (["on-failure"], ["0"])
+    assert (found["Restart"], found["StartLimitIntervalSec"]) == (["always"], ["0"])
