@@ -135,18 +135,17 @@ def check_vulnerabilities() -> Iterator[str]:
     packages = locked()
     silent = []
     for service in ("pypi", "osv"):
-        # One first: a service that is away would be waited for with each of them.
-        for asked in (packages[:1], packages):
-            report = audit(asked, service)
-            if isinstance(report, str):
-                silent.append(f"{service}: {report}")
-                break
-        else:
-            found, skipped = vulnerabilities(report)
-            if skipped:
-                print(f"not audited for vulnerabilities: {', '.join(skipped)} ({service} does not know them)")
-            yield from found
-            return
+        report = audit(packages[:1], service)  # a service that is away would be waited for with each of them
+        if not isinstance(report, str):
+            report = audit(packages, service)
+        if isinstance(report, str):
+            silent.append(f"{service}: {report}")
+            continue
+        found, skipped = vulnerabilities(report)
+        if skipped:
+            print(f"not audited for vulnerabilities: {', '.join(skipped)} ({service} does not know them)")
+        yield from found
+        return
     print(f"not audited for vulnerabilities: {len(packages)} locked packages, since no service that has advisories answers from here")
     for why in silent:
         print(f"  {why}")
