@@ -83,7 +83,11 @@ make_env_file() {
 # Settings that an installation before this one has left (see uninstall.sh).
 take_template() {
     local kept=$PREFIX/$TEMPLATE
-    if [ ! -f "$kept" ]; then return; fi
+    if [ ! -e "$kept" ] && [ ! -L "$kept" ]; then return; fi
+    # The daemon's user and group may put files here: nothing of theirs is read as root, nor made the settings.
+    if [ ! -f "$kept" ] || [ -L "$kept" ] || [ "$(stat -c %u "$kept")" != 0 ]; then
+        die "$kept is no file of root's, so its settings are not taken over. Look at it; then remove it, or: chown root:root \"$kept\""
+    fi
     install -m 644 "$kept" "$VERSIONS/$NAME/$TEMPLATE.new"
     mv -T "$VERSIONS/$NAME/$TEMPLATE.new" "$VERSIONS/$NAME/$TEMPLATE"
     rm "$kept"

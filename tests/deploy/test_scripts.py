@@ -130,6 +130,17 @@ def test_a_disk_above_the_root_that_is_not_mounted_is_missed(world: World, serve
     assert (refused.status, "/srv is a disk of its own" in refused.said) == (1, True), refused.said
 
 
+def test_settings_that_others_have_put_there_are_not_taken_over(world: World, server: Server) -> None:
+    kept = f"{PREFIX}/config.template.yaml"
+    before = server.path(f"{PREFIX}/current/config.template.yaml").read_bytes()
+    for planted in (["ln", "-s", "/etc/shadow", kept], ["cp", "--remove-destination", f"{PREFIX}/current/config.template.yaml", kept]):
+        assert server.run(*as_daemon(*planted)).status == 0
+        refused = server.script(world.old, "install.sh")
+        assert (refused.status, "no file of root's" in refused.said) == (1, True), refused.said
+        assert server.run(*as_daemon("rm", kept)).status == 0
+    assert server.path(f"{PREFIX}/current/config.template.yaml").read_bytes() == before
+
+
 def test_installed_again_nothing_changes(world: World, server: Server) -> None:
     server.path(ENV).write_text(f"# ours\n{server.path(ENV).read_text()}")
     assert server.run("chown", "root:azaion", ENV).status == 0
