@@ -83,7 +83,11 @@ make_env_file() {
 # Settings that an installation before this one has left (see uninstall.sh).
 take_template() {
     local kept=$PREFIX/$TEMPLATE
-    if [ ! -f "$kept" ]; then return; fi
+    if [ ! -e "$kept" ] && [ ! -L "$kept" ]; then return; fi
+    # The daemon's user and group may put files here: nothing of theirs is read as root, nor made the settings.
+    if [ ! -f "$kept" ] || [ -L "$kept" ] || [ "$(stat -c %u "$kept")" != 0 ]; then
+        die "$kept is no file of root's, so its settings are not taken over. Look at it; then remove it, or: chown root:root \"$kept\""
+    fi
     install -m 644 "$kept" "$VERSIONS/$NAME/$TEMPLATE.new"
     mv -T "$VERSIONS/$NAME/$TEMPLATE.new" "$VERSIONS/$NAME/$TEMPLATE"
     rm "$kept"
@@ -103,9 +107,13 @@ render() {
 }
 
 make_root() {
-    if findmnt --noheadings --fstab --mountpoint "$ROOT" >/dev/null 2>&1 && ! mountpoint -q "$ROOT"; then
-        die "$ROOT is a disk of its own in /etc/fstab, and is not mounted. Mount it, then run this again: mount \"$ROOT\""
-    fi
+    local at=$ROOT
+    while [ "$at" != / ]; do # the disk may be that of a directory above
+        if findmnt --noheadings --fstab --mountpoint "$at" >/dev/null 2>&1 && ! mountpoint -q "$at"; then
+            die "$at is a disk of its own in /etc/fstab, and is not mounted. Mount it, then run this again: mount \"$at\""
+        fi
+        at=$(dirname "$at")
+    done
     if [ ! -d "$ROOT" ]; then install -d -o "$DAEMON_USER" -g "$DAEMON_GROUP" -m 750 "$ROOT"; fi
     as_daemon test -w "$ROOT" -a -x "$ROOT" ||
         die "$ROOT cannot be written by $DAEMON_USER. Give it what is there: chown -R $DAEMON_USER:$DAEMON_GROUP \"$ROOT\""
@@ -126,7 +134,7 @@ say_what_is_next() {
             say "next: systemctl enable --now azaion-daemon"
         else
             say "next: mend what is broken, look again with the line below, and start it: systemctl enable --now azaion-daemon"
-            say "  cd $PREFIX/current && runuser -u $DAEMON_USER -- .venv/bin/azaion-daemon doctor --config ../config.yaml"
+            say "  cd $PREFIX && runuser -u $DAEMON_USER -g $DAEMON_GROUP -- current/.venv/bin/azaion-daemon doctor"
         fi
     fi
 }

@@ -71,8 +71,9 @@ is_ready() {
 start_and_wait() {
     local name=$1 deadline
     systemctl reset-failed "$UNIT" 9>&- 2>/dev/null || true
-    systemctl restart "$UNIT" 9>&- || return 1
     deadline=$(($(uptime) + READY_TIMEOUT))
+    # It returns when the daemon is ready, and that may ask systemd for ever more time, as on a full disk.
+    timeout "$READY_TIMEOUT" systemctl restart "$UNIT" 9>&- || return 1
     until is_ready "$name"; do
         [ "$(uptime)" -lt "$deadline" ] || return 1
         case $(systemctl is-active "$UNIT" 9>&- || true) in active | activating | reloading) ;; *) return 1 ;; esac

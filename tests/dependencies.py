@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
-LOCKS = (Path("requirements/server.txt"), Path("requirements/dev.txt"))
+LOCKS = (Path("requirements/server.txt"), Path("requirements/dev.txt"), Path("requirements/gpu.txt"))
 
 IGNORED: Mapping[str, str] = {}
 """Vulnerabilities that are known and do not matter here: their id -> why not. Nothing is ignored without a reason."""
@@ -107,7 +107,7 @@ def check_pins() -> Iterator[str]:
 
 def check_licences() -> Iterator[str]:
     """Compatible with ours."""
-    for name in sorted({one.name for lock in LOCKS for one in pins(lock.read_text())[0]}):
+    for name in sorted({one.name for one in locked()}):
         try:
             problem = licence_problem(name, metadata.metadata(name))  # type: ignore[arg-type]  # it is a Message
         except metadata.PackageNotFoundError:
@@ -132,22 +132,32 @@ def check_use() -> Iterator[str]:
 
 def check_vulnerabilities() -> Iterator[str]:
     """None that is known, as far as somebody can be asked."""
-    names = pins(LOCKS[-1].read_text())[0]
+    packages = locked()
+    silent = []
     for service in ("pypi", "osv"):
-        if audit(names[:1], service) is None:
-            continue  # it is away, or knows nothing, which it says with success
-        report = audit(names, service)
-        if report is not None:
-            found, skipped = vulnerabilities(report)
-            if skipped:
-                print(f"not audited for vulnerabilities: {', '.join(skipped)} ({service} does not know them)")
-            yield from found
-            return
-    print(f"not audited for vulnerabilities: {len(names)} locked packages, since neither PyPI's nor OSV's advisories answer from here")
+        report = audit(packages[:1], service)  # a service that is away would be waited for with each of them
+        if not isinstance(report, str):
+            report = audit(packages, service)
+        if isinstance(report, str):
+            silent.append(f"{service}: {report}")
+            continue
+        found, skipped = vulnerabilities(report)
+        if skipped:
+            print(f"not audited for vulnerabilities: {', '.join(skipped)} ({service} does not know them)")
+        yield from found
+        return
+    print(f"not audited for vulnerabilities: {len(packages)} locked packages, since no service that has advisories answers from here")
+    for why in silent:
+        print(f"  {why}")
 
 
-def audit(packages: Sequence[Locked], service: str) -> Mapping[str, Any] | None:
-    """What pip-audit finds out about some packages; None when the service does not answer, or knows none of them."""
+def locked() -> list[Locked]:
+    """What any of the locks has, once."""
+    return sorted({one for lock in LOCKS for one in pins(lock.read_text())[0]})
+
+
+def audit(packages: Sequence[Locked], service: str) -> Mapping[str, Any] | str:
+    """What pip-audit finds out about some packages; why it does not, when the service does not answer or knows none of them."""
     with NamedTemporaryFile("w", suffix=".txt") as lock:
         lock.write("".join(f"{name}=={version}\n" for name, version in packages))
         lock.flush()
@@ -156,8 +166,9 @@ def audit(packages: Sequence[Locked], service: str) -> Mapping[str, Any] | None:
     try:
         report: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        return None
-    return None if len(vulnerabilities(report)[1]) == len(report["dependencies"]) else report
+        return (done.stderr.strip() or f"pip-audit ended with {done.returncode}").splitlines()[-1][:200]
+    # What it could not look up it says with success.
+    return "it knows none of them" if len(vulnerabilities(report)[1]) == len(report["dependencies"]) else report
 
 
 def _run(*command: str) -> "subprocess.CompletedProcess[str]":

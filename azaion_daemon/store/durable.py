@@ -75,7 +75,8 @@ def replacing(path: Path, *, mode: int = 0o640) -> Iterator[BinaryIO]:
     """
     temporary = _temporary(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        # No link is followed: where the group may make files, as beside config.yaml, one would lead the write to any file of ours.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)  # the umask must not decide about secrets
             yield file

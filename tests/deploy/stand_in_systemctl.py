@@ -20,7 +20,7 @@ HERE = Path("/stand-in")
 UNIT = Path("/etc/systemd/system/azaion-daemon.service")
 LOG = HERE / "journal"
 STATE = HERE / "state.json"
-START_LIMIT_S = 60.0
+START_LIMIT_S = 240.0
 
 
 def service() -> dict[str, list[str]]:

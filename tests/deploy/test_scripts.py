@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.server import PREFIX, NoNamespacesError, Server, make_sources, make_wheelhouse
+from tests.deploy.server import CHECKOUT, PREFIX, NoNamespacesError, Server, make_sources, make_wheelhouse
 
 pytestmark = pytest.mark.timeout(300)  # virtual environments are made, and daemons started, beside whatever else a machine does
 ENV = f"{PREFIX}/.env"
@@ -114,6 +114,33 @@ def test_an_installation_is_what_the_unit_and_the_daemon_need(world: World, serv
     assert server.running() == name
 
 
+def test_the_commands_of_the_guide_work_as_they_are_printed(server: Server) -> None:
+    guide = (CHECKOUT / "deploy" / "README.md").read_text()
+    (alias,) = re.findall(r"^    (cd \S+\n    alias azaion-daemon=.*)$", guide, re.MULTILINE)
+    (reload,) = re.findall(r"^    (azaion-daemon config render .*\n    azaion-daemon reload --wait)$", guide, re.MULTILINE)
+    start(server)
+    done = server.run("bash", "-ec", f"shopt -s expand_aliases\nPATH=$PATH:/usr/sbin\n{alias}\nazaion-daemon status\n{reload}")
+    assert done.status == 0, done.said
+    assert server.run("stat", "-c", "%U:%G %a", f"{PREFIX}/config.yaml").said == "azaion:deploy 640\n"
+
+
+def test_a_disk_above_the_root_that_is_not_mounted_is_missed(world: World, server: Server) -> None:
+    server.path("/etc/fstab").write_text("/dev/sdz1 /srv ext4 defaults 0 2\n")
+    refused = server.script(world.old, "install.sh", "--init")
+    assert (refused.status, "/srv is a disk of its own" in refused.said) == (1, True), refused.said
+
+
+def test_settings_that_others_have_put_there_are_not_taken_over(world: World, server: Server) -> None:
+    kept = f"{PREFIX}/config.template.yaml"
+    before = server.path(f"{PREFIX}/current/config.template.yaml").read_bytes()
+    for planted in (["ln", "-s", "/etc/shadow", kept], ["cp", "--remove-destination", f"{PREFIX}/current/config.template.yaml", kept]):
+        assert server.run(*as_daemon(*planted)).status == 0
+        refused = server.script(world.old, "install.sh")
+        assert (refused.status, "no file of root's" in refused.said) == (1, True), refused.said
+        assert server.run(*as_daemon("rm", kept)).status == 0
+    assert server.path(f"{PREFIX}/current/config.template.yaml").read_bytes() == before
+
+
 def test_installed_again_nothing_changes(world: World, server: Server) -> None:
     server.path(ENV).write_text(f"# ours\n{server.path(ENV).read_text()}")
     assert server.run("chown", "root:azaion", ENV).status == 0
@@ -171,7 +198,7 @@ def test_an_upgrade_changes_the_version_and_nothing_else_and_can_be_taken_back(w
     assert (server.link("current"), server.link("previous"), server.running()) == (old, new, old)
 
 
-def break_a_copy_of(server: Server, version: str) -> str:
+def break_a_copy_of(server: Server, version: str, fault: str = 'raise RuntimeError("a fault of this version")') -> str:
     """A version that passes every check that can be made before it is started; its own name."""
     name = "0.0.2-broken"
     directory = f"{PREFIX}/versions/{name}"
@@ -180,7 +207,7 @@ def break_a_copy_of(server: Server, version: str) -> str:
     program = server.path(f"{directory}/.venv/bin/azaion-daemon")
     program.write_text(program.read_text().replace(version, name))
     (module,) = server.path(f"{directory}/.venv/lib").glob("python*/site-packages/azaion_daemon/daemon.py")
-    module.write_text(module.read_text().replace("    open_root(layout)\n", '    raise RuntimeError("a fault of this version")\n'))
+    module.write_text(module.read_text().replace("    open_root(layout)\n", f"    {fault}\n"))
     return name
 
 
@@ -206,6 +233,16 @@ def test_a_version_that_does_not_become_ready_is_taken_back(world: World, server
     assert pruned.status == 0, pruned.said
     assert f"version {broken} is removed" in pruned.said
     assert server.versions() == {old}
+
+
+def test_a_version_that_asks_for_ever_more_time_is_taken_back(world: World, server: Server) -> None:
+    old = server.link("current")
+    start(server)
+    waits = break_a_copy_of(server, old, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_DFL); time.sleep(600)")
+    failed = server.script(f"{PREFIX}/versions/{waits}", "upgrade.sh", "--ready-timeout", "5")
+    assert failed.status in {3, 4}, failed.said  # 4: a loaded machine starts the one before no faster
+    assert server.link("current") == old
+    assert f"version {waits} does not become ready" in failed.said
 
 
 def test_versions_that_something_needs_stay(world: World, server: Server) -> None:

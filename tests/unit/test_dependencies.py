@@ -4,7 +4,7 @@ from email.message import Message
 
 import pytest
 
-from tests.dependencies import Locked, licence_problem, pins, vulnerabilities
+from tests.dependencies import Locked, licence_problem, locked, pins, vulnerabilities
 
 
 def described(**fields: str | list[str]) -> Message:
@@ -78,3 +78,8 @@ def test_a_vulnerability_is_named_with_its_cure_and_what_was_not_looked_at_is_to
         ["bad 1.0: PYSEC-2026-1, mended in 2.0", "bad 1.0: PYSEC-2026-2, mended in no version"],
         ["strange"],
     )
+
+
+def test_all_that_is_installed_on_a_server_is_looked_up() -> None:
+    assert {"torch", "setuptools", "onnxruntime", "onnxruntime-gpu", "pytest"} <= {one.name for one in locked()}
+    assert len({one.name for one in locked()}) == len(locked())  # no two locks differ

@@ -38,6 +38,25 @@ def test_a_file_is_replaced_by_another_and_never_changed_in_place(tmp_path: Path
     assert sorted(one.name for one in tmp_path.iterdir()) == ["f", "link"]
 
 
+def test_a_link_in_the_place_of_the_temporary_file_leads_nowhere(tmp_path: Path) -> None:
+    ours = tmp_path / "ours"
+    ours.write_bytes(b"a ledger")
+    (temporary,) = _temporary_names(tmp_path / "f")
+    (tmp_path / temporary).symlink_to(ours)
+    with pytest.raises(OSError, match=temporary):
+        replace_durably(tmp_path / "f", b"new")
+    assert ours.read_bytes() == b"a ledger"
+    assert not (tmp_path / "f").exists()
+
+
+def _temporary_names(path: Path) -> list[str]:
+    """What lies beside a file while it is made."""
+    with suppress(KeyError), replacing(path):
+        names = [one.name for one in path.parent.iterdir() if path.name in one.name]
+        raise KeyError
+    return names
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_mode_is_what_was_asked_for_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
