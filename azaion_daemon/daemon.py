@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from azaion_daemon import __version__
+from azaion_daemon.answering import Answerer
 from azaion_daemon.conducting.conductor import Conductor
 from azaion_daemon.conducting.forming import DatasetFormer
 from azaion_daemon.conducting.judging import Judge
 from azaion_daemon.conducting.promoting import Promoter
 from azaion_daemon.conducting.triggering import Trigger
 from azaion_daemon.dataset.classes import Classes, load_classes
-from azaion_daemon.errors import AzaionError, ConfigError, DiskFullError, OperatorError
-from azaion_daemon.health import JOB_LIMIT_S, PUBLISH_LIMIT_S, STEP_LIMIT_S, Vitals, waiting_for, working
+from azaion_daemon.errors import AzaionError, ConfigError, DiskFullError
+from azaion_daemon.health import JOB_LIMIT_S, PUBLISH_LIMIT_S, STEP_LIMIT_S, Vitals
 from azaion_daemon.ingest.digester import Digester
 from azaion_daemon.ingest.inbox import Inbox
 from azaion_daemon.ingest.pipeline import Pipeline
@@ -34,9 +35,7 @@ from azaion_daemon.ops.allocator import reuse_memory_of_messages
 from azaion_daemon.ops.indexing import check_beside
 from azaion_daemon.ops.job_status import GpuWatch
 from azaion_daemon.ops.reload import Take
-from azaion_daemon.ops.requests import Request, answer, pending
 from azaion_daemon.ops.status_line import status_line
-from azaion_daemon.orders import MODELS, TRAININGS, carry_out, change_model
 from azaion_daemon.outbox import Outbox
 from azaion_daemon.publish.credentials import credentials_source
 from azaion_daemon.publish.platform import PlatformClient
@@ -198,8 +197,9 @@ class Daemon:
         self._metrics = _metrics_server(settings)
         self._reporter = Reporter(parts, layout, config, self._tell)
         self._stop = asyncio.Event()
-        self._asked = asyncio.Event()
-        self._asked.set()  # there may be requests from the time before the start
+        self._answerer = Answerer(
+            layout, self._pipeline, self._digester, self._trigger, self._conductor, self._promoter, self._roll_back, check=self._check
+        )
 
     async def serve(self, signals: Signals) -> None:
         """Work until a signal asks to stop."""
@@ -208,7 +208,7 @@ class Daemon:
         actions = {
             signal.SIGTERM: self._ask_to_stop,
             signal.SIGINT: self._ask_to_stop,
-            signal.SIGUSR1: self._asked.set,
+            signal.SIGUSR1: self._answerer.ask,
             signal.SIGHUP: self._reloader.ask,
         }
         with signals.told(actions, loop):
@@ -266,7 +266,7 @@ class Daemon:
             digesting = begin("digest", self._digester.run())
             publishing = begin("publish", self._outbox.run(), PUBLISH_LIMIT_S)
             keeping = begin("keep", self._keeper.run())
-            answering = begin("answer", self._keep_answering())
+            answering = begin("answer", self._answerer.run())
             reloading = begin("reload", self._reloader.run())
             introducing = begin("log in", self._introduction.run())
             watching = begin("gpus", self._gpus.run())
@@ -304,6 +304,9 @@ class Daemon:
         if self._metrics is not None:
             self._metrics.take(document)
 
+    async def _check(self, *, deep: bool, repair: bool) -> dict[str, Any]:
+        return await check_beside(self._pipeline, self._reloader.settings, self._layout, self._ledger, deep=deep, repair=repair)
+
     def _takes(self) -> tuple[Take, ...]:
         """What every part that a setting reaches while it works is told. The log's level is the reloader's own."""
         return (
@@ -317,43 +320,6 @@ class Daemon:
             lambda settings: self._outbox.reconfigure(settings.publish),
             lambda settings: self._consumer.reconfigure(settings.stream),
         )
-
-    async def _keep_answering(self) -> None:
-        """Do what commands ask for, one request after the other."""
-        while True:
-            with waiting_for("requests"):
-                await self._asked.wait()
-            self._asked.clear()
-            with working("reading requests"):
-                requests = await asyncio.to_thread(pending, self._layout)
-            for request in requests:
-                with working(f"request {request.kind}"):
-                    document = await self._carry_out(request)
-                log.info("request.answered", kind=request.kind, arguments=request.arguments, error=document.get("error"))
-                await self._pipeline.space.repeat(lambda: asyncio.to_thread(answer, self._layout, request, document))  # noqa: B023 - awaited here
-
-    async def _carry_out(self, request: Request) -> dict[str, Any]:
-        try:
-            match request:
-                case Request(kind="replay", arguments={"position": int(position), "as_new": bool(as_new)}):
-                    return {"ok": True, "refused": await self._pipeline.replay(position, as_new=as_new)}
-                case Request(kind="index_check", arguments={"deep": bool(deep), "repair": bool(repair)}):
-                    return {"ok": True, "report": await self._check(deep=deep, repair=repair)}
-                case Request(kind=kind) if kind in TRAININGS:
-                    return await carry_out(request, self._trigger, self._conductor, self._pipeline.space)
-                case Request(kind=kind) if kind in MODELS:
-                    return await change_model(request, self._conductor, self._promoter, self._roll_back)
-                case _:
-                    return {"ok": False, "error": f"this daemon does not know the request {request.kind}"}
-        except OperatorError as error:
-            return {"ok": False, "error": str(error)}
-
-    async def _check(self, *, deep: bool, repair: bool) -> dict[str, Any]:
-        document = await check_beside(self._pipeline, self._reloader.settings, self._layout, self._ledger, deep=deep, repair=repair)
-        if repair:
-            await self._pipeline.recount()
-            self._digester.look_again()
-        return document
 
 
 def _metrics_server(settings: Settings) -> "MetricsServer | None":

@@ -18,6 +18,7 @@ from azaion_daemon.settings import Settings, parse_settings, read_config
 
 log = get_logger(__name__)
 
+_FILES_S = 60.0
 _SETTLED_S = 0.05
 _LOOKS = 40
 
@@ -94,7 +95,11 @@ class Reloader:
         begun, at = time.monotonic(), time.time()
         try:
             after = parse_settings(await self._settled_text(), source=str(self._config))
-            await asyncio.to_thread(check_files, after)
+            try:
+                async with asyncio.timeout(_FILES_S):
+                    await asyncio.to_thread(check_files, after)
+            except TimeoutError as error:
+                raise ConfigError(f"the files that {self._config} names cannot be read within {_FILES_S:.0f} s. Is a disk away?") from error
             plan = plan_reload(self.settings, after)
             self._apply(plan)
         except ConfigError as error:  # everything stays as it is

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -305,3 +306,14 @@ async def test_the_new_level_of_the_log_is_in_force_after_the_line_that_says_so(
                 assert (await one.reload()).applied == ("log.level",)
                 logging.getLogger("azaion_daemon.test").warning("after %s", level)
     assert [line.get("message", line["event"]) for line in lines] == ["config.reloaded", "config.reloaded", "after info"]
+
+
+async def test_files_that_cannot_be_read_in_time_are_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("azaion_daemon.reloading._FILES_S", 0.01)
+    monkeypatch.setattr("azaion_daemon.reloading.check_files", lambda _: time.sleep(0.5))
+    with log_lines() as lines:
+        async with reloading(tmp_path) as one:
+            last = await one.reload()
+    assert last.error is not None
+    assert "cannot be read within" in last.error
+    assert [line["event"] for line in lines] == ["config.reload_failed"]
