@@ -37,11 +37,13 @@ def _commands(site: SoakSite) -> list[str]:
     operator = site.ground.site.operator
     checked = operator.try_command("index", "check", "--deep")
     diagnosed = operator.try_command("doctor")
-    return [
-        f"{what} ends with {done.returncode}: {(done.stdout + done.stderr).strip()[:_MOST_SHOWN]}"
-        for what, done in (("index check --deep", checked), ("doctor", diagnosed))
-        if done.returncode
-    ]
+    found = []
+    if checked.returncode:
+        found.append(f"index check --deep ends with {checked.returncode}: {(checked.stdout + checked.stderr).strip()[:_MOST_SHOWN]}")
+    if diagnosed.returncode:
+        broken = [line for line in diagnosed.stdout.splitlines() if line.startswith("broken")] or [diagnosed.stderr.strip()]
+        found.append(f"doctor ends with {diagnosed.returncode}: {' / '.join(broken)[:_MOST_SHOWN]}")
+    return found
 
 
 def _published(site: SoakSite) -> list[str]:
