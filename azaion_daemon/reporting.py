@@ -4,12 +4,12 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from azaion_daemon import __version__
 from azaion_daemon.conducting.conductor import Conductor
@@ -30,8 +30,8 @@ from azaion_daemon.publish.release import Publisher
 from azaion_daemon.reloading import Reloader
 from azaion_daemon.store.due import TrainingRequest
 from azaion_daemon.store.layout import Layout
-from azaion_daemon.store.ledger import LedgerThread
-from azaion_daemon.store.records import Model, Release
+from azaion_daemon.store.ledger import Ledger, LedgerThread
+from azaion_daemon.store.records import Job, Model, Release
 from azaion_daemon.stream.consumer import StreamConsumer
 from azaion_daemon.training.states import JobState
 
@@ -57,6 +57,33 @@ class Parts:
     platform: PlatformClient
     publisher: Publisher
     log: LogOutput
+
+
+class _Known(NamedTuple):
+    """What the ledger says, read in one go: its thread is asked once a second and not for each of these."""
+
+    model: Model | None
+    models: int
+    jobs: Sequence[Job]
+    states: Mapping[str, str]
+    releases: Sequence[Release]
+    published: Release | None
+    flagged: int
+    last_change: float | None
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> "_Known":
+        """Blocking; in the ledger's thread."""
+        return cls(
+            model=ledger.current_model(),
+            models=ledger.count_models(),
+            jobs=ledger.latest_jobs(SHOWN_JOBS, also=SHOWN_STATES),
+            states=ledger.job_states(),
+            releases=ledger.latest_releases(_RELEASES),
+            published=ledger.published_release(),
+            flagged=ledger.flagged(),
+            last_change=ledger.due.newest_change(),
+        )
 
 
 class Reporter:
@@ -102,16 +129,12 @@ class Reporter:
     async def document(self) -> dict[str, Any]:
         """The whole status."""
         parts = self._parts
-        ingest, resizing, ledger = parts.pipeline.state, parts.former.resizing, parts.ledger.ledger
+        ingest, resizing = parts.pipeline.state, parts.former.resizing
         scheduled = parts.trigger.next_schedule()
-        model = await parts.ledger(ledger.current_model)
-        releases = await parts.ledger(ledger.latest_releases, _RELEASES)
-        jobs = await parts.ledger(ledger.latest_jobs, SHOWN_JOBS, also=SHOWN_STATES)
-        states = await parts.ledger(ledger.job_states)
-        published = await parts.ledger(ledger.published_release)
+        known = await parts.ledger(_Known.of, parts.ledger.ledger)
         last = parts.reloader.last
         under_way = parts.conductor.under_way
-        self._tally.look(states, {one.job.id: one.progress for one in under_way}, time.time())
+        self._tally.look(known.states, {one.job.id: one.progress for one in under_way}, time.time())
         return {
             "version": __version__,
             "state": self.state,
@@ -130,7 +153,7 @@ class Reporter:
             "annotations": {
                 **{home.value: count for home, count in ingest.counts.items()},
                 "quarantined": ingest.quarantined,
-                "flagged": await parts.ledger(ledger.flagged),
+                "flagged": known.flagged,
             },
             "training": {
                 "new_since_last": None if (facts := parts.trigger.facts) is None else facts.ledger.changed,
@@ -139,16 +162,16 @@ class Reporter:
                 "next_schedule": None if scheduled is None else datetime.fromtimestamp(scheduled, UTC).isoformat(),
                 "requests": [] if facts is None else [_request(one) for one in facts.ledger.requests],
                 "resizing": None if resizing is None else {"done": resizing.done, "of": resizing.total},
-                "last_change": await parts.ledger(ledger.due.newest_change),
-                "states": {state.value: count for state, count in _by_state(states).items()},
-                "jobs": [one | {"got_on": self._tally.got_on(one["id"])} for one in jobs_document(jobs, under_way)],
+                "last_change": known.last_change,
+                "states": {state.value: count for state, count in _by_state(known.states).items()},
+                "jobs": [one | {"got_on": self._tally.got_on(one["id"])} for one in jobs_document(known.jobs, under_way)],
             },
             "models": {
-                "current": None if model is None else _model(model),
-                "count": await parts.ledger(ledger.count_models),
-                "published": None if published is None else _published(published),
+                "current": None if known.model is None else _model(known.model),
+                "count": known.models,
+                "published": None if known.published is None else _published(known.published),
             },
-            "releases": [shown(release, parts.outbox.publishing) for release in releases],
+            "releases": [shown(release, parts.outbox.publishing) for release in known.releases],
             "disk": await asyncio.to_thread(self._disk),
             "gpus": parts.gpus.documents,
             "gpus_problem": parts.gpus.problem,
