@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Coroutine
 from copy import deepcopy
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.benchmarks._soak_worker import REAL_EPOCHS
 from tests.faults.story import Act, Story
 
 _PUBLISHING_FAILS = (SandboxError, OSError, rstream.exceptions.ServerError, rstream.exceptions.ClientError)
+_LEFT_BEHIND_S = 5.0
 _ENOUGH = 60
 """Validated annotations for a real training: on each side of the split there are some then."""
 _COMMANDS: list[tuple[str, ...]] = [
@@ -100,7 +102,7 @@ class Roles:
         self._names += [act.names[0] for act in acts if act.message.status is Wire.CREATED and act.names]
         while True:
             try:
-                asyncio.run(self._annotator.publish([act.message for act in acts]))
+                _run_client(self._annotator.publish([act.message for act in acts]))
             except _PUBLISHING_FAILS:
                 self.unconfirmed += 1
                 time.sleep(0.3)
@@ -269,6 +271,21 @@ class Roles:
 
     def _run(self, *words: str) -> "subprocess.CompletedProcess[str]":
         return self._site.ground.site.operator.try_command(*words)
+
+
+def _run_client(doing: Coroutine[Any, Any, object]) -> None:
+    """As asyncio.run, but a task of the client that outlives its cancelling, as some do when the broker goes, is left behind."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(doing)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=_LEFT_BEHIND_S))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 def _look(chance: random.Random) -> tuple[str, ...] | None:
